@@ -1,0 +1,153 @@
+"""PPO for language models: an answer is an episode, a token is an action.
+
+Bai et al. 2022, section 4.1: score minus a KL penalty, clip 0.2, discount 1, no entropy bonus. The
+paper is silent on its value function: separate parameters, value clipping and whitened advantages
+follow Stiennon et al. 2020. The KL penalty is paid token by token, the score on the last one.
+Steps: `experience` once per rollout, then `make_loss` on minibatches of it.
+"""
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax.algorithms import kl
+from rlhf_jax.algorithms.gae import gae
+from rlhf_jax.core import masked
+from rlhf_jax.core.types import Experience
+
+
+def token_rewards(score_B, logp_BT, ref_logp_BT, mask_BT, kl_coef):
+  """KL-shaped rewards: the score on the last masked token, -kl_coef * k1 on every masked one.
+
+  Bai et al. 2022, eq. 4.1: r_total = r_PM - lambda_KL * KL. kl_coef: scalar or [B]. A row with an
+  empty mask gets no reward at all, not even its score.
+  """
+  penalty_BT = masked.select(kl.k1(logp_BT, ref_logp_BT), mask_BT)
+  score_BT = masked.select(jnp.asarray(score_B)[:, None], _last(mask_BT))
+  return score_BT - jnp.reshape(jnp.asarray(kl_coef, jnp.float32), (-1, 1)) * penalty_BT
+
+
+def _last(mask_BT):
+  """1 on the last masked token of each row, 0 elsewhere; all 0 in a row with an empty mask."""
+  on_BT = jnp.asarray(mask_BT) > 0
+  following_BT = jnp.cumsum(on_BT[:, ::-1], axis=1)[:, ::-1]                # counts token t itself
+  return on_BT & (following_BT == 1)
+
+
+def experience(rollout, discount, lam, whiten):
+  """The Experience of a rollout: rewards, advantages and returns, out of reach of any gradient.
+
+  Whitening is over all weighted tokens of the rollout, once, before it is cut into minibatches.
+  Only the advantages are whitened: rewards and returns keep the scale of the score.
+  """
+  weight_BT = rollout.mask_BT * rollout.weight_B[:, None]
+  reward_BT = token_rewards(rollout.score_B, rollout.logp_BT, rollout.ref_logp_BT,
+                            rollout.mask_BT, rollout.kl_coef_B)
+  advantage_BT, return_BT = gae(reward_BT, rollout.value_BT, rollout.mask_BT, discount, lam)
+  if whiten:
+    advantage_BT = masked.whiten(advantage_BT, weight_BT)
+  return jax.lax.stop_gradient(Experience(rollout, advantage_BT, return_BT, weight_BT))
+
+
+def policy_loss(logp_BT, old_logp_BT, advantage_BT, weight_BT, clip):
+  """sum(weight * clipped surrogate): Schulman et al. 2017, eq. 7, as a loss."""
+  ratio_BT = jnp.exp(_log_ratio(logp_BT, old_logp_BT, weight_BT))
+  advantage_BT = masked.select(advantage_BT, weight_BT)
+  clipped_BT = jnp.clip(ratio_BT, 1 - clip, 1 + clip)
+  return -(weight_BT * jnp.minimum(ratio_BT * advantage_BT, clipped_BT * advantage_BT)).sum()
+
+
+def _log_ratio(logp_BT, old_logp_BT, weight_BT):
+  return masked.select(logp_BT, weight_BT) - masked.select(old_logp_BT, weight_BT)
+
+
+def value_loss(value_BT, old_value_BT, return_BT, weight_BT, clip):
+  """sum(weight * half the squared error), the worse of the value and of the value clipped around
+  the old one (Ziegler et al. 2019); clip None: plain squared error."""
+  value_BT = masked.select(value_BT, weight_BT)
+  return_BT = masked.select(return_BT, weight_BT)
+  error_BT = (value_BT - return_BT) ** 2
+  if clip is not None:
+    old_BT = masked.select(old_value_BT, weight_BT)
+    clipped_BT = jnp.clip(value_BT, old_BT - clip, old_BT + clip)
+    error_BT = jnp.maximum(error_BT, (clipped_BT - return_BT) ** 2)
+  return 0.5 * (weight_BT * error_BT).sum()
+
+
+def make_loss(token_logp, value, clip, value_clip, value_coef, entropy_coef):
+  """The Loss of an Experience: policy + value_coef * value - entropy_coef * entropy.
+
+  token_logp: (params['policy'], tokens_BT, valid_BT) -> logp_BT, the function that gave the
+  rollout's, so that the first ratio is 1.
+  value: (params['value'], tokens_BT, valid_BT) -> value_BT.
+  The paper has no entropy bonus: with entropy_coef 0 it is not computed.
+  """
+
+  def ppo_loss(params, batch, key, frozen):
+    rollout, weight_BT = batch.rollout, batch.weight_BT
+    logp_BT = token_logp(params['policy'], rollout.tokens_BT, rollout.valid_BT)
+    value_BT = value(params['value'], rollout.tokens_BT, rollout.valid_BT)
+    aux = ratio_statistics(logp_BT, rollout.logp_BT, weight_BT, clip)
+    aux['policy_loss'] = policy_loss(logp_BT, rollout.logp_BT, batch.advantage_BT, weight_BT, clip)
+    aux['value_loss'] = value_loss(value_BT, rollout.value_BT, batch.return_BT, weight_BT,
+                                   value_clip)
+    total = aux['policy_loss'] + value_coef * aux['value_loss']
+    if entropy_coef:
+      aux['entropy_estimate'] = entropy_estimate(logp_BT, rollout.logp_BT, weight_BT)
+      total = total - entropy_coef * aux['entropy_estimate']
+    return total, aux
+
+  return ppo_loss
+
+
+def entropy_estimate(logp_BT, old_logp_BT, weight_BT):
+  """sum(weight * entropy per token), estimated on the old policy's samples.
+
+  The importance ratio makes the gradient right: the mean of -logp alone has the right value and a
+  gradient of mean zero.
+  """
+  logp_BT = masked.select(logp_BT, weight_BT)
+  ratio_BT = jnp.exp(_log_ratio(logp_BT, old_logp_BT, weight_BT))
+  return -(weight_BT * ratio_BT * logp_BT).sum()
+
+
+def ratio_statistics(logp_BT, old_logp_BT, weight_BT, clip):
+  """Weighted sums of the ratio, of tokens outside the clip range, and of k3 of KL(old || new)."""
+  log_ratio_BT = _log_ratio(logp_BT, old_logp_BT, weight_BT)
+  ratio_BT = jnp.exp(log_ratio_BT)
+  return {'ratio': (weight_BT * ratio_BT).sum(),
+          'clip_fraction': (weight_BT * (jnp.abs(ratio_BT - 1) > clip)).sum(),
+          'approx_kl': (weight_BT * kl.k3(0.0, log_ratio_BT)).sum()}
+
+
+def explained_variance(value_BT, return_BT, mask_BT):
+  """Share of the variance of the returns that the values explain: 1 is perfect, 0 is a constant.
+
+  A statistic of the whole batch: it does not add up over microbatches. 0 when returns do not vary.
+  """
+  error_BT = masked.select(return_BT, mask_BT) - masked.select(value_BT, mask_BT)
+  total = masked.variance(return_BT, mask_BT)
+  unexplained = masked.variance(error_BT, mask_BT)
+  return jnp.where(total > 0, 1 - unexplained / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+def diagnostics(rollout, end_id):
+  """The health of a rollout, over its weighted rows.
+
+  Score, KL in nats per sequence (k1 and k3), entropy in nats per token (mean of -logp), length in
+  tokens, shares of truncated answers (no end token) and of empty ones (nothing but the end token),
+  and the largest gap between the sampler's log-probs and the recomputed ones.
+  """
+  mask_BT, weight_B = rollout.mask_BT, rollout.weight_B
+  length_B = mask_BT.sum(axis=1)
+  ended_B = (_last(mask_BT) & (rollout.tokens_BT == end_id)).any(axis=1)
+  weight_BT = mask_BT * weight_B[:, None]
+  gap_BT = jnp.abs(kl.k1(rollout.logp_BT, rollout.sampled_logp_BT))
+  row_values = {
+      'score': rollout.score_B,
+      'k1': kl.sequence(kl.k1(rollout.logp_BT, rollout.ref_logp_BT), mask_BT),
+      'k3': kl.sequence(kl.k3(rollout.logp_BT, rollout.ref_logp_BT), mask_BT),
+      'response_length': length_B,
+      'truncated': ~ended_B,
+      'empty': ended_B & (length_B == 1)}
+  return {**{name: masked.mean(x_B, weight_B) for name, x_B in row_values.items()},
+          'entropy_per_token': masked.mean(-rollout.logp_BT, weight_BT),
+          'logp_gap': masked.select(gap_BT, weight_BT).max()}

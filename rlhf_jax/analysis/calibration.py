@@ -1,0 +1,96 @@
+"""Whether a preference model means what it says: accuracy against the size of its score difference.
+
+Bai et al. 2022, section 3.3 and figure 9: trained by the logistic loss, a calibrated model is right
+with chance 1 / (1 + exp(-|difference|)). The paper shows curves only; the expected calibration
+error is an addition (Guo et al. 2017). Shapes: N comparisons, B bins.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+_Z95 = 1.959963984540054                      # 97.5% point of the standard normal
+
+
+class Curve(NamedTuple):
+  """Per bin: mean |score difference|, accuracy with its Wilson 95% interval, number of
+  comparisons, and the accuracy that a calibrated model would have there."""
+  centre: np.ndarray
+  accuracy: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+  count: np.ndarray
+  expected: np.ndarray
+
+
+def curve(score_diff, correct, bins):
+  """The calibration curve over bins of equal count, from the smallest |score difference| up.
+
+  correct: whether the sign of the difference matches the label (1/2 for a tie). The sign itself is
+  not used, so differences may be signed or not. `expected` averages the logistic over the bin: the
+  logistic of the centre would be too high, as the curve is concave.
+  """
+  size_N, correct_N = _checked('score_diff', np.abs(score_diff), correct, bins)
+  if bins > len(size_N):
+    raise ValueError(f'{len(size_N)} comparisons do not fill {bins} bins: use fewer bins')
+  parts = np.array_split(np.argsort(size_N, kind='stable'), bins)
+  count = np.array([len(part) for part in parts])
+  accuracy = np.array([correct_N[part].mean() for part in parts])
+  low, high = wilson(accuracy, count)
+  centre = np.array([size_N[part].mean() for part in parts])
+  expected = np.array([(1 / (1 + np.exp(-size_N[part]))).mean() for part in parts])
+  return Curve(centre, accuracy, low, high, count, expected)
+
+
+def wilson(rate, count):
+  """(low, high): the Wilson 95% interval of a chance from the observed rate among `count` trials.
+
+  Unlike rate +- 2 sd it stays inside [0, 1] and keeps a width where all or none succeeded.
+  """
+  rate, count = np.asarray(rate, np.float64), np.asarray(count, np.float64)
+  shrink = 1 / (1 + _Z95 ** 2 / count)
+  middle = (rate + _Z95 ** 2 / (2 * count)) * shrink
+  half = _Z95 * np.sqrt(rate * (1 - rate) / count + (_Z95 / (2 * count)) ** 2) * shrink
+  return np.clip(middle - half, 0, rate), np.clip(middle + half, rate, 1)    # rounding
+
+
+def expected_calibration_error(prob, correct, bins):
+  """The mean over bins of |mean predicted chance - share that came true|, weighted by their counts.
+
+  Guo et al. 2017, eq. 3: bins of equal width on [0, 1], each with its upper edge. prob is the
+  stated chance of the event that `correct` records. Noise never cancels inside the absolute value:
+  a calibrated model has an error above 0, smaller with more comparisons a bin.
+  """
+  return float(np.abs(_gap_NB(prob, correct, bins).mean(0)).sum())
+
+
+def error_interval(prob, correct, bins, samples=500, seed=0):
+  """(low, high): the 95% bootstrap interval of the expected calibration error.
+
+  Resampling adds noise to every bin, so the interval leans upward, most for a calibrated model.
+  """
+  gap_NB = _gap_NB(prob, correct, bins)
+  count = len(gap_NB)
+  draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+  low, high = np.quantile(np.abs(draws @ gap_NB / count).sum(1), [0.025, 0.975])
+  return float(low), float(high)
+
+
+def _gap_NB(prob, correct, bins):
+  """prob - correct in the column of each comparison's bin, 0 in the others."""
+  prob_N, correct_N = _checked('prob', prob, correct, bins)
+  if (prob_N < 0).any() or (prob_N > 1).any():
+    raise ValueError('prob must lie in [0, 1]: pass score differences through the logistic first')
+  bin_N = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], prob_N)
+  return np.eye(bins)[bin_N] * (prob_N - correct_N)[:, None]
+
+
+def _checked(name, value, correct, bins):
+  value, correct = np.asarray(value, np.float64), np.asarray(correct, np.float64)
+  if value.ndim != 1 or value.shape != correct.shape or not len(value):
+    raise ValueError(f'{name} {value.shape} and correct {correct.shape} must be vectors of one '
+                     'length, one entry a comparison')
+  if not (np.isfinite(value).all() and ((correct >= 0) & (correct <= 1)).all()):
+    raise ValueError(f'{name} must be finite and correct in [0, 1]: drop the other comparisons')
+  if bins < 1:
+    raise ValueError(f'{bins} bins are too few: use 10 or so')
+  return value, correct

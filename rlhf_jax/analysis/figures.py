@@ -1,0 +1,204 @@
+"""Figures from plain arrays, as matplotlib Figures. A series that is None or empty is left out;
+a figure with nothing to draw is None. Non-finite points are not drawn, so columns read from a run
+can be passed as they are. Nothing is smoothed.
+"""
+import numpy as np
+
+from rlhf_jax.analysis import fits, style
+from rlhf_jax.analysis.style import BLUE, GREEN, GREY, INK, ORANGE, SERIES
+
+
+@style.styled
+def loss_curves(curves, x_label='step'):
+  """One panel a stage; curves: stage -> (step or tokens, loss in nats)."""
+  curves = {name: points for name, pair in curves.items()
+            if (points := _points(pair)) is not None}
+  if not curves:
+    return None
+  figure, axes = style.panels(len(curves))
+  for axis, (name, (x, loss)) in zip(axes, curves.items(), strict=True):
+    axis.plot(x, loss, color=BLUE)
+    _end_value(axis, x, loss, BLUE)
+    axis.set(title=name, xlabel=x_label)
+    style.thousands(axis)
+  axes[0].set_ylabel('loss (nats)')
+  return figure
+
+
+@style.styled
+def preference_accuracy(seen, accuracy, ceiling=None, agreement=None, baselines=None):
+  """Accuracy on held-out comparisons against comparisons seen, between the share that the best
+  possible predictor reaches (ceiling) and what simple rules reach (baselines: name -> accuracy)."""
+  points = _points((seen, accuracy))
+  if points is None:
+    return None
+  figure, (axis,) = style.panels(1, width=6.4, height=3.4)
+  axis.plot(*points, color=BLUE, marker='o', markersize=3.5)
+  levels = [('noise ceiling', ceiling, GREEN), ('worker agreement', agreement, ORANGE),
+            *((name, value, GREY) for name, value in (baselines or {}).items())]
+  levels = [level for level in levels if level[1] is not None]
+  for _, value, colour in levels:
+    axis.axhline(value, color=colour, linewidth=1.1, linestyle=(0, (4, 2.5)), zorder=1)
+  labels = [(value, f'{name} {value:.3f}', colour) for name, value, colour in levels]
+  labels.append((points[1][-1], f'preference model {points[1][-1]:.3f}', BLUE))
+  values = [*points[1], *(value for _, value, _ in levels)]
+  margin = 0.06 * (max(values) - min(values)) + 1e-3
+  axis.set(ylim=(min(values) - margin, max(values) + margin), xlabel='comparisons seen',
+           ylabel='accuracy on held-out comparisons')
+  style.thousands(axis)
+  style.end_labels(axis, labels)
+  return figure
+
+
+@style.styled
+def accuracy_bars(by_subset, baselines=None):
+  """Accuracy above chance by subset, with its 95% interval.
+
+  by_subset: subset -> (accuracy, low, high). baselines: subset -> {name: accuracy}.
+  """
+  rows = [(name, value) for name, value in by_subset.items() if value is not None][::-1]
+  if not rows:
+    return None
+  baselines = baselines or {}
+  figure, (axis,) = style.panels(1, width=6.4, height=0.9 + 0.45 * len(rows))
+  kinds = list(dict.fromkeys(kind for name, _ in rows for kind in baselines.get(name, {})))
+  for y, (name, (value, low, high)) in enumerate(rows):
+    axis.barh(y, value - 0.5, left=0.5, height=0.5, color=BLUE, alpha=0.85)
+    axis.hlines(y, low, high, color=INK, linewidth=1.3)
+    for kind, level in baselines.get(name, {}).items():
+      axis.plot(level, y, marker='Dov^s'[kinds.index(kind) % 5], markersize=6, color='white',
+                markeredgecolor=SERIES[1 + kinds.index(kind) % 4], markeredgewidth=1.6,
+                linestyle='none', label=kind)
+    axis.text(1.015, y, f'{value:.3f}', va='center', color=BLUE,
+              transform=axis.get_yaxis_transform())
+  axis.axvline(0.5, color=GREY, linewidth=1)
+  axis.set_yticks(range(len(rows)), [name for name, _ in rows], color=INK)
+  axis.tick_params(axis='y', length=0)
+  axis.grid(axis='y', visible=False)
+  axis.set_xlabel('accuracy on held-out comparisons (bars start at chance)')
+  if kinds:
+    handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(handles.values(), handles, loc='outside upper left', frameon=False,
+                  ncols=len(kinds), handletextpad=0.2)
+  return figure
+
+
+@style.styled
+def calibration(curve):
+  """Accuracy by |score difference| with Wilson 95% bars against the logistic, and below it where
+  the comparisons lie. curve: of `analysis.calibration`."""
+  figure, (axis, strip) = style.panels(2, columns=1, width=5.2, height=2.0, sharex=True,
+                                       height_ratios=(3, 1))
+  edges = np.concatenate([[0], (curve.centre[1:] + curve.centre[:-1]) / 2])
+  edges = np.append(edges, 2 * curve.centre[-1] - edges[-1])
+  x = np.linspace(0, edges[-1], 200)
+  axis.plot(x, 1 / (1 + np.exp(-x)), color=GREY, linewidth=1.3, linestyle=(0, (4, 2.5)))
+  axis.text(0.98, 0.05, 'points: observed, Wilson 95%\ndashed: 1 / (1 + exp(−Δ)), calibrated',
+            color=GREY, ha='right', transform=axis.transAxes)
+  axis.vlines(curve.centre, curve.low, curve.high, color=BLUE, linewidth=1.3)
+  axis.plot(curve.centre, curve.accuracy, color=BLUE, marker='o', markersize=4.5,
+            linestyle='none')
+  axis.set_ylabel('accuracy')
+  # bins hold equal counts, so where the comparisons lie is read from the widths
+  width = np.diff(edges)
+  strip.bar(edges[:-1], curve.count / curve.count.sum() / np.maximum(width, 1e-9), width,
+            align='edge', color=BLUE, alpha=0.25, edgecolor='white', linewidth=0.6)
+  strip.set(xlabel='|score difference| Δ', ylabel='density', xlim=(0, edges[-1]))
+  strip.set_yticks([])
+  return figure
+
+
+@style.styled
+def reward_against_sqrt_kl(kl, proxy, true=None, early=None, best_of_n=None):
+  """The preference model's score, and the true reward beside it, against sqrt(KL).
+
+  early: mask of the points to fit; the line is solid over them and dashed beyond. best_of_n:
+  n -> (kl, proxy, true or None).
+  """
+  best_of_n = best_of_n or {}
+  series = [('Preference model score', proxy, BLUE, 1), ('True reward', true, GREEN, 2)]
+  series = [row for row in series if _points((kl, row[1])) is not None]
+  if not series:
+    return None
+  figure, axes = style.panels(len(series), width=3.9, height=3.1)
+  for axis, (title, reward, colour, column) in zip(axes, series, strict=True):
+    root = np.sqrt(np.maximum(kl, 0))
+    axis.plot(*_points((root, reward)), color=colour, marker='o', markersize=3.5, linewidth=0.9)
+    best = {n: (np.sqrt(row[0]), row[column]) for n, row in best_of_n.items()
+            if row[column] is not None}
+    _best_of_n(axis, best)
+    _fitted_line(axis, root, np.asarray(kl), np.asarray(reward), early)
+    axis.set(title=title, xlabel='√KL (√nats)')
+    axis.margins(y=0.12)
+  return figure
+
+
+@style.styled
+def training(x, panels, x_label='samples'):
+  """Small multiples along one run; panels: title -> values, or {line name: values}."""
+  lines = {title: {name: points for name, values in
+                   (series if isinstance(series, dict) else {'': series}).items()
+                   if (points := _points((x, values))) is not None}
+           for title, series in panels.items()}
+  lines = {title: named for title, named in lines.items() if named}
+  if not lines:
+    return None
+  figure, axes = style.panels(len(lines), height=2.2)
+  for axis, (title, named) in zip(axes, lines.items(), strict=True):
+    for (name, (at, values)), colour in zip(named.items(), SERIES, strict=False):
+      axis.plot(at, values, color=colour)
+      if not name:
+        _end_value(axis, at, values, colour)
+    axis.set_title(title)
+    style.thousands(axis)
+    style.end_labels(axis, [(values[-1], name, colour) for (name, (_, values)), colour
+                            in zip(named.items(), SERIES, strict=False) if name])
+  for axis in axes[-min(len(axes), 3):]:
+    axis.set_xlabel(x_label)
+  return figure
+
+
+def _points(pair):
+  """The finite points of (x, y) as two arrays; None where there are none."""
+  if pair is None or pair[1] is None:
+    return None
+  x, y = np.asarray(pair[0], np.float64), np.asarray(pair[1], np.float64)
+  if x.shape != y.shape or x.ndim != 1:
+    raise ValueError(f'a curve needs x and y of one length, not {x.shape} and {y.shape}')
+  finite = np.isfinite(x) & np.isfinite(y)
+  return (x[finite], y[finite]) if finite.any() else None
+
+
+def _end_value(axis, x, y, colour):
+  axis.plot(x[-1], y[-1], marker='o', markersize=4, color=colour)
+  style.end_labels(axis, [(y[-1], f'{y[-1]:.3g}', colour)])
+
+
+def _best_of_n(axis, best):
+  for n, (root, reward) in best.items():
+    axis.plot(root, reward, marker='D', markersize=6, color='white', markeredgecolor=ORANGE,
+              markeredgewidth=1.5)
+    axis.annotate(f'n = {n}', (root, reward), (-5, 5), textcoords='offset points', color=ORANGE,
+                  ha='right', fontsize=8)
+  if best:
+    axis.text(0.98, 0.05, '◇ best of n samples', ha='right', color=ORANGE,
+              transform=axis.transAxes)
+
+
+def _fitted_line(axis, root, kl, reward, early):
+  """The sqrt(KL) law through the early points; nothing where they are too few for a line."""
+  if early is None:
+    return
+  early = np.asarray(early, bool) & np.isfinite(root) & np.isfinite(reward)
+  if len(np.unique(kl[early])) < 3:
+    return
+  fit = fits.sqrt_kl(kl[early], reward[early])
+  last = root[early].max()
+  inside, beyond = np.array([root[early].min(), last]), np.array([last, np.nanmax(root)])
+  limits = axis.get_ylim()
+  axis.plot(inside, fit.intercept + fit.slope * inside, color=INK, linewidth=1.2)
+  axis.plot(beyond, fit.intercept + fit.slope * beyond, color=INK, linewidth=1.2,
+            linestyle=(0, (4, 2.5)))
+  axis.set_ylim(limits)
+  axis.text(0.98, 0.13, f'fit: {fit.slope:.3g} per √nat, r² {fit.r2:.2f}', ha='right',
+            transform=axis.transAxes, color=INK)

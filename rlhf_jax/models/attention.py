@@ -1,0 +1,43 @@
+"""Attention in one place, where a kernel of a backend can be put. Softmax in float32."""
+import jax
+import jax.numpy as jnp
+
+
+def attention(q_BTHK, k_BTHK, v_BTHK, group_BT):
+  """Causal attention among the tokens of one group -> BTHK.
+
+  Padding is a group of its own, so every column attends at least to itself: no empty softmax, no
+  NaN, and no way from padding into text.
+  """
+  time = group_BT.shape[1]
+  causal_TT = jnp.tril(jnp.ones((time, time), bool))
+  allowed_BTT = causal_TT[None] & (group_BT[:, :, None] == group_BT[:, None, :])
+  score_BHTT = jnp.einsum('bthk,bshk->bhts', q_BTHK, k_BTHK, preferred_element_type=jnp.float32)
+  weight_BHTT = _softmax(score_BHTT, allowed_BTT[:, None], q_BTHK)
+  return jnp.einsum('bhts,bshk->bthk', weight_BHTT, v_BTHK)
+
+
+def attend_cache(q_BHK, k_BHTK, v_BHTK, valid_BT):
+  """Attention of one new token to the valid columns of the cache -> BHK."""
+  score_BHT = jnp.einsum('bhk,bhtk->bht', q_BHK, k_BHTK, preferred_element_type=jnp.float32)
+  return jnp.einsum('bht,bhtk->bhk', _softmax(score_BHT, valid_BT[:, None] > 0, q_BHK), v_BHTK)
+
+
+def _softmax(score, allowed, q):
+  score = jnp.where(allowed, score / q.shape[-1] ** 0.5, jnp.finfo(jnp.float32).min)
+  return jax.nn.softmax(score, axis=-1).astype(q.dtype)
+
+
+def rotate(x, position):
+  """Rotary positions (Su et al. 2021), halves paired as in GPT-NeoX; see `angles`."""
+  cos, sin = (p.astype(x.dtype) for p in position)
+  low, high = jnp.split(x, 2, axis=-1)
+  return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
+
+
+def angles(position, head_size, base):
+  """(cos, sin) of shape [..., 1, head_size / 2] for whole-number positions [...]."""
+  frequency = base ** (-jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size)
+  angle = position.astype(jnp.float32)[..., None, None] * frequency.reshape(
+    (1,) * (position.ndim + 1) + (-1,))
+  return jnp.cos(angle), jnp.sin(angle)

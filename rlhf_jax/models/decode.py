@@ -1,0 +1,101 @@
+"""Sampling answers: one prefill, then one token a step in a while loop, all in one program.
+
+The noise of a token is a function of (key, row, column of the answer): neither padding nor other
+rows change it. Temperature comes before top-p; the log-probs are those before top-p.
+"""
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from rlhf_jax.core import align
+from rlhf_jax.models.logp import log_probs, pick
+
+
+@struct.dataclass
+class Sample:
+  """Prompt and answer. mask_BT: 1 on generated tokens, the end token included. logp_BT: their
+  log-probs at the sampling temperature; both are 0 on the prompt and after the end."""
+  tokens_BT: jax.Array
+  mask_BT: jax.Array
+  logp_BT: jax.Array
+
+
+def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, temperature=1.0,
+             top_p=1.0, eos_id, pad_id, samples=1):
+  """`samples` answers to each prompt, rows prompt-major -> Sample of P + max_new_tokens columns.
+
+  Every prompt holds a valid token. Stops when every row has ended. To be jitted by the caller;
+  max_new_tokens, samples, top_p and the ids are static.
+  """
+  width = prompt_BP.shape[1]
+  if width < 1 or max_new_tokens < 1 or samples < 1 or not 0.0 < top_p <= 1.0:
+    raise ValueError(f'cannot sample {samples} answers of {max_new_tokens} tokens at top_p {top_p} '
+                     f'after prompts of {width} columns: use sizes >= 1 and 0 < top_p <= 1')
+  start, step = _cached(model) if model.prefill is not None else _uncached(model)
+  hidden_BD, cache = start(params, prompt_BP, prompt_valid_BP, max_new_tokens)
+  # Arrays of a cache lead with the batch; its scalars are shared by all rows.
+  hidden_BD, cache, prompt_BP = jax.tree.map(
+    lambda x: jnp.repeat(x, samples, axis=0) if x.ndim else x, (hidden_BD, cache, prompt_BP))
+  rows = prompt_BP.shape[0]
+  row_B = jnp.arange(rows)
+
+  def more(carry):
+    return (carry['n'] < max_new_tokens) & ~carry['ended_B'].all()
+
+  def sample(carry):
+    n, ended_B = carry['n'], carry['ended_B']
+    logp_BV = log_probs(model, params, carry['hidden_BD'], temperature)
+    step_key = jax.random.fold_in(key, n)
+    key_B = jax.vmap(lambda row: jax.random.fold_in(step_key, row))(row_B)
+    token_B = jax.vmap(jax.random.categorical)(key_B, nucleus(logp_BV, top_p)).astype(jnp.int32)
+    lived_B = 1.0 - ended_B
+    out = {'tokens': jnp.where(ended_B, pad_id, token_B), 'mask': lived_B,
+           'logp': pick(logp_BV, token_B[:, None])[:, 0] * lived_B}
+    hidden_BD, cache = step(params, token_B, carry['cache'])
+    return {'n': n + 1, 'ended_B': ended_B | (token_B == eos_id), 'hidden_BD': hidden_BD,
+            'cache': cache,
+            'out': {name: carry['out'][name].at[n].set(x) for name, x in out.items()}}
+
+  shape = max_new_tokens, rows
+  out = {'tokens': jnp.full(shape, pad_id, jnp.int32), 'mask': jnp.zeros(shape),
+         'logp': jnp.zeros(shape)}
+  carry = {'n': jnp.int32(0), 'ended_B': jnp.zeros(rows, bool), 'hidden_BD': hidden_BD,
+           'cache': cache, 'out': out}
+  out = jax.lax.while_loop(more, sample, carry)['out']
+  before = jnp.zeros(prompt_BP.shape)
+  return Sample(*(jnp.concatenate([x, out[name].T], axis=1) for x, name in
+                  ((prompt_BP.astype(jnp.int32), 'tokens'), (before, 'mask'), (before, 'logp'))))
+
+
+def nucleus(logp_BV, top_p):
+  """logp_BV, with -inf outside the smallest set of likeliest tokens whose mass reaches top_p."""
+  if top_p == 1.0:
+    return logp_BV
+  sorted_BV = jnp.sort(logp_BV, axis=-1, descending=True)
+  before_BV = jnp.cumsum(jnp.exp(sorted_BV), axis=-1) - jnp.exp(sorted_BV)
+  least_B1 = jnp.min(jnp.where(before_BV < top_p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
+  return jnp.where(logp_BV >= least_B1, logp_BV, -jnp.inf)
+
+
+def _cached(model):
+  """(start, step) over the model's own cache."""
+  def start(params, prompt_BP, prompt_valid_BP, room):
+    hidden_BPD, cache = model.prefill(params, prompt_BP, prompt_valid_BP, room)
+    return align.last(hidden_BPD, prompt_valid_BP), cache
+  return start, model.decode
+
+
+def _uncached(model):
+  """(start, step) for a Model without a cache: the whole text again for every token."""
+  def start(params, prompt_BP, prompt_valid_BP, room):
+    tokens_BT, valid_BT = (jnp.pad(x, ((0, 0), (0, room))) for x in (prompt_BP, prompt_valid_BP))
+    hidden_BTD = model.apply(params, tokens_BT, valid_BT)
+    return align.last(hidden_BTD, valid_BT), (tokens_BT, valid_BT, jnp.int32(prompt_BP.shape[1]))
+
+  def step(params, token_B, cache):
+    tokens_BT, valid_BT, column = cache
+    tokens_BT = tokens_BT.at[:, column].set(token_B)
+    valid_BT = valid_BT.at[:, column].set(1)
+    hidden_BTD = model.apply(params, tokens_BT, valid_BT)
+    return hidden_BTD[:, column], (tokens_BT, valid_BT, column + 1)
+  return start, step

@@ -1,0 +1,111 @@
+"""Log-probs of tokens from a Model, in float32, without ever holding an array of [B, T, V].
+
+Index t is about token t, given the valid tokens before it in its segment: hidden states are moved
+by `core.align.previous`, then go through the unembedding some rows at a time, forwards and
+backwards. The temperature divides the logits in one place, here, for policy, reference and sampler
+alike. Results are 0 where nothing valid stands before t or token t is not valid. `start` is static:
+columns before it are not computed, and 0.
+"""
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax.core import align
+
+_CHUNK = 2**21          # logits held at once
+_LEAST = 8              # but no fewer rows per sequence: a large mesh shares the rows of a chunk
+
+
+def token_logp(model, params, tokens_BT, valid_BT, temperature=1.0, segment_BT=None, start=0):
+  """log p(token t | valid tokens before t)."""
+  hidden_BTD = model.apply(params, tokens_BT, valid_BT, segment_BT)
+  return of_hidden(model, params, hidden_BTD, tokens_BT, valid_BT, temperature, segment_BT, start)
+
+
+def of_hidden(model, params, hidden_BTD, tokens_BT, valid_BT, temperature=1.0, segment_BT=None,
+              start=0):
+  """`token_logp` from the hidden states of the text, when another loss needs them too."""
+  def one(hidden_ND, token_N):
+    return pick(log_probs(model, params, hidden_ND, temperature), token_N[:, None])[:, 0]
+  vocab = _vocab(model, params, hidden_BTD)
+  return _before(one, vocab, [hidden_BTD], [tokens_BT], valid_BT, segment_BT, start)
+
+
+def logp_at(model, params, tokens_BT, valid_BT, id_BTK, temperature=1.0, segment_BT=None):
+  """log p of each of K ids as token t -> logp_BTK."""
+  hidden_BTD = model.apply(params, tokens_BT, valid_BT, segment_BT)
+  def one(hidden_ND, id_NK):
+    return pick(log_probs(model, params, hidden_ND, temperature), id_NK)
+  vocab = _vocab(model, params, hidden_BTD)
+  return _before(one, vocab, [hidden_BTD], [id_BTK], valid_BT, segment_BT)
+
+
+def top_logp(model, params, tokens_BT, valid_BT, k, temperature=1.0, segment_BT=None):
+  """The k largest log-probs of token t and their ids -> (logp_BTK, id_BTK), largest first.
+
+  The teacher of context distillation (Bai et al. 2022, appendix A.1: k = 50).
+  """
+  hidden_BTD = model.apply(params, tokens_BT, valid_BT, segment_BT)
+  def one(hidden_ND):
+    return jax.lax.top_k(log_probs(model, params, hidden_ND, temperature), k)
+  return _before(one, _vocab(model, params, hidden_BTD), [hidden_BTD], [], valid_BT, segment_BT)
+
+
+def exact_kl(model, params, ref_params, tokens_BT, valid_BT, temperature=1.0, start=0):
+  """KL(pi(. | before t) || pi_ref(. | before t)) in nats, over all tokens; never negative.
+
+  Its sum over the answer is the sequence KL of budgets and fits (Bai et al. 2022, section 4.3), of
+  far smaller variance than the sampled log-ratio.
+  """
+  hidden = [model.apply(p, tokens_BT, valid_BT) for p in (params, ref_params)]
+  def one(hidden_ND, ref_hidden_ND):
+    logp_NV = log_probs(model, params, hidden_ND, temperature)
+    ref_logp_NV = log_probs(model, ref_params, ref_hidden_ND, temperature)
+    return jnp.maximum((jnp.exp(logp_NV) * (logp_NV - ref_logp_NV)).sum(axis=-1), 0.0)
+  return _before(one, _vocab(model, params, hidden[0]), hidden, [], valid_BT, None, start)
+
+
+def log_probs(model, params, hidden_ND, temperature):
+  """log-softmax(logits / temperature), float32 -> [N, V]."""
+  return jax.nn.log_softmax(model.unembed(params, hidden_ND).astype(jnp.float32) / temperature)
+
+
+def pick(logp_NV, id_NK):
+  """logp_NV at the K ids of each row."""
+  return jnp.take_along_axis(logp_NV, id_NK, axis=1, mode='clip')
+
+
+def _vocab(model, params, hidden_BTD):
+  return jax.eval_shape(model.unembed, params, hidden_BTD[0]).shape[-1]
+
+
+def _before(function, vocab, hidden, ids, valid_BT, segment_BT=None, start=0):
+  """function(hidden before t, ..., ids at t, ...) on rows, for the columns t >= start."""
+  moved = [align.previous(x, valid_BT, segment_BT, start=start) for x in hidden]
+  rows, time = valid_BT[:, start:].shape
+  flat = [x.reshape(rows * time, *x.shape[2:]) for x in moved + [x[:, start:] for x in ids]]
+  out = _by_rows(function, max(_CHUNK // vocab, _LEAST * rows), flat)
+  counts_BT = align.has_previous(valid_BT, segment_BT) & (valid_BT > 0)
+
+  def back(x):
+    x = x.reshape(rows, time, *x.shape[1:])
+    x = jnp.pad(x, ((0, 0), (start, 0)) + ((0, 0),) * (x.ndim - 2))
+    return jnp.where(counts_BT.reshape(counts_BT.shape + (1,) * (x.ndim - 2)), x, 0)
+  return jax.tree.map(back, out)
+
+
+def _by_rows(function, most, arrays):
+  """function(*arrays) on at most `most` rows at a time; nothing of size V is kept for the backward
+  pass. Each part takes every n-th row, so that rows sharded over devices stay where they are."""
+  rows = arrays[0].shape[0]
+  parts = 1
+  while parts * most < rows:
+    parts *= 2
+  size = -(-rows // parts)
+  def cut(x):
+    x = jnp.pad(x, ((0, size * parts - rows),) + ((0, 0),) * (x.ndim - 1))
+    return x.reshape(size, parts, *x.shape[1:]).swapaxes(0, 1)
+  def join(x):
+    return x.swapaxes(0, 1).reshape(size * parts, *x.shape[2:])[:rows]
+  function = jax.checkpoint(function)
+  out = jax.lax.map(lambda part: function(*part), [cut(x) for x in arrays])
+  return jax.tree.map(join, out)

@@ -1,0 +1,28 @@
+"""Candidates: K answers to each prompt with their scores, for best-of-n and for comparisons."""
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+
+@struct.dataclass
+class Candidates:
+  """K answers a prompt, prompt-major. score_BK: the Score of each; mask_BKT: generated tokens."""
+  tokens_BKT: jax.Array
+  mask_BKT: jax.Array
+  score_BK: jax.Array
+
+
+def candidates(params, score_params, prompt_BP, prompt_valid_BP, key, samples, *, generate, score):
+  """K = samples answers to each prompt and their scores; score None gives zeros.
+
+  generate(params, prompt, valid, key, samples) -> Sample shares one prefill among the K.
+  """
+  rows, width = prompt_BP.shape
+  sample = generate(params, prompt_BP, prompt_valid_BP, key, samples)
+  prompt_valid = jnp.repeat(prompt_valid_BP, samples, axis=0)
+  valid_NT = jnp.concatenate([prompt_valid, sample.mask_BT[:, width:]], axis=1)
+  score_N = (jnp.zeros(rows * samples) if score is None
+             else score(score_params, sample.tokens_BT, valid_NT, {}))
+  shape = rows, samples
+  return Candidates(sample.tokens_BT.reshape(*shape, -1), sample.mask_BT.reshape(*shape, -1),
+                    score_N.reshape(shape))

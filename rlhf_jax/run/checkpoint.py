@@ -1,0 +1,116 @@
+"""Checkpoints with Orbax: parameters, optimiser state, data position, random key, and a digest.
+
+Parameters are an item of their own, so that a later stage can read a role without its optimiser.
+Orbax does not notice a flipped byte in array data nor a half-written step, so every leaf's CRC is
+stored and checked, and restoring takes the newest step that verifies. The digest is computed where
+all shards are addressable, that is in single-process runs.
+"""
+import json
+import logging
+import pathlib
+import zlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
+
+logging.getLogger('absl').setLevel(logging.ERROR)      # Orbax tells every step of every save
+KEEP = 2
+
+
+def _folder(workdir):
+  return pathlib.Path(workdir).absolute() / 'checkpoints'
+
+
+def manager(workdir):
+  return ocp.CheckpointManager(_folder(workdir), options=ocp.CheckpointManagerOptions(
+    max_to_keep=KEEP, create=True, enable_async_checkpointing=False))
+
+
+def _raw(leaf):
+  return jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def digest(tree):
+  """CRC-32 of every leaf's bytes, by path; None when other processes hold a part of the tree."""
+  if jax.process_count() > 1:
+    return None
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): zlib.crc32(np.asarray(_raw(leaf)).tobytes())
+          for path, leaf in leaves}
+
+
+def _items(state):
+  return {'params': state.params, 'rest': {
+    'step': state.step, 'opt_state': state.opt_state, 'key': state.key, 'extra': state.extra}}
+
+
+def save(mngr, step, state):
+  """Writes `state` as data position `step`: a restored run continues with batch `step`."""
+  items = _items(state)
+  mngr.save(step, args=ocp.args.Composite(
+    **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+    meta=ocp.args.JsonSave({name: digest(item) for name, item in items.items()})))
+
+
+def _restore(mngr, step, abstract):
+  found = mngr.restore(step, args=ocp.args.Composite(
+    **{name: ocp.args.StandardRestore(item) for name, item in abstract.items()},
+    meta=ocp.args.JsonRestore()))
+  for name in abstract:
+    want, have = found.meta[name], digest(found[name])
+    if want is not None and have is not None and want != have:
+      wrong = next(k for k in have if want.get(k) != have[k])
+      raise ValueError(f'the bytes of {name}{wrong} are not those that were written')
+  return found
+
+
+def restore(mngr, state):
+  """(state, step) of the newest checkpoint that verifies; (state, 0) when there is none."""
+  abstract = jax.tree.map(ocp.tree.to_shape_dtype_struct, _items(state))
+  for step in sorted(mngr.all_steps(), reverse=True):
+    try:
+      found = _restore(mngr, step, abstract)
+    except Exception as error:                          # Orbax raises many kinds for damaged files
+      print(f'checkpoint {step} of {mngr.directory} is damaged and passed over: {error}'[:300])
+      continue
+    return state.replace(params=found.params, **found.rest), step
+  return state, 0
+
+
+def load_params(workdir, abstract):
+  """The parameters of a finished or running run's newest checkpoint, shaped and placed as
+  `abstract`. A missing checkpoint or other shapes are refused in one line."""
+  folder = _folder(workdir)
+  if not folder.is_dir():
+    raise FileNotFoundError(f'{workdir}: no checkpoints here; run the stage that makes it first, or '
+                            'name another run directory')
+  with manager(workdir) as mngr:
+    step = mngr.latest_step()
+    if step is None:
+      raise FileNotFoundError(f'{workdir}: its checkpoint folder is empty; run that stage first')
+    stored = mngr.item_metadata(step).params
+    check_shapes(workdir, stored, abstract)
+    return _restore(mngr, step, {'params': abstract}).params
+
+
+def check_shapes(workdir, stored, abstract):
+  """Refuses parameters of other shapes, naming the first that differs."""
+  have, want = (flatten_dict(tree, sep='/') for tree in (stored, abstract))
+  for path in sorted(set(have) | set(want)):
+    if path not in have or path not in want:
+      raise ValueError(f'{workdir}: parameter {path} is {"missing" if path in want else "unexpected"}'
+                       ' there; the configured model is another one: check config.model')
+    if tuple(have[path].shape) != tuple(want[path].shape):
+      raise ValueError(f'{workdir}: parameter {path} has shape {tuple(have[path].shape)}, the '
+                       f'configured model wants {tuple(want[path].shape)}: check config.model and '
+                       'the vocabulary size')
+
+
+def read_config(workdir):
+  """The resolved config of a run directory, a plain dictionary."""
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.is_file():
+    raise FileNotFoundError(f'{workdir}: not a run directory (no config.json); run that stage first')
+  return json.loads(path.read_text())

@@ -1,0 +1,134 @@
+"""From the command line to a checked ConfigDict, and from errors to one line.
+
+`--config=FILE[:variant]` calls `get_config(variant)` of that file; `--config.a.b=value` changes a key
+that exists, to a value of its type. Unknown keys, files and variants fail here, before any compile.
+"""
+import ast
+import difflib
+import importlib.util
+import os
+import pathlib
+import sys
+
+import ml_collections
+from ml_collections.config_dict import ConfigDict
+
+from rlhf_jax.run.hooks import Diverged
+
+ERRORS = (ValueError, FileNotFoundError, FileExistsError, KeyError, Diverged)
+
+
+def module(path):
+  """The Python module of a config file."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f'{path}: no such config file; see the configs/ folder')
+  spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+  loaded = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(loaded)
+  return loaded
+
+
+def load(name):
+  """The config of `FILE[:variant]`."""
+  path, _, variant = name.partition(':')
+  return module(path).get_config(variant)
+
+
+def variant(arg, **variants):
+  """The entry of `variants` that `arg` names ('' is 'default'); one line for an unknown name."""
+  arg = arg or 'default'
+  if arg not in variants:
+    raise ValueError(f'config variant {arg!r} is unknown: use one of {", ".join(variants)}')
+  return variants[arg]
+
+
+def _convert(key, text, old):
+  if isinstance(old, str):
+    return text
+  try:
+    value = ast.literal_eval({'true': 'True', 'false': 'False'}.get(text.lower(), text))
+  except (ValueError, SyntaxError):
+    value = text
+  if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+    value = float(value)
+  if old is not None and value is not None and type(value) is not type(old):
+    raise ValueError(f'config.{key}={text}: a {type(old).__name__} is wanted here, as in {old!r}')
+  return value
+
+
+def override(config, key, text):
+  """Sets config.key from text; the key must exist and keep its type."""
+  flat = dict(flatten(config))
+  if key not in flat:
+    near = difflib.get_close_matches(key, flat, n=1) or [
+      k for k in flat if k.rsplit('.', 1)[-1] == key.rsplit('.', 1)[-1]][:1]
+    hint = f'did you mean config.{near[0]}?' if near else f'keys: {", ".join(sorted(flat))}'
+    raise ValueError(f'config.{key} is unknown; {hint}')
+  value = _convert(key, text, flat[key]) if isinstance(text, str) else text
+  parent = config
+  *path, last = key.split('.')
+  for name in path:
+    parent = parent[name]
+  parent[last] = value
+
+
+def flatten(config, prefix=''):
+  """(dotted key, value) of every leaf."""
+  for key, value in config.items():
+    if isinstance(value, (ConfigDict, dict)):
+      yield from flatten(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value
+
+
+def parse(argv):
+  """(config, options) from arguments `--config=...`, `--config.key=value`, `--name=value`."""
+  options, overrides = {}, []
+  for arg in argv:
+    key, equals, value = arg.partition('=')
+    if not key.startswith('--') or not equals:
+      raise ValueError(f'argument {arg!r}: write --name=value')
+    if key.startswith('--config.'):
+      overrides.append((key[len('--config.'):], value))
+    else:
+      options[key[2:]] = value
+  if 'config' not in options:
+    raise ValueError('name a config: --config=configs/FILE.py[:variant]')
+  config = load(options['config'])
+  for key, value in overrides:
+    override(config, key, value)
+  return config, options
+
+
+def main(run, argv=None):
+  """Runs run(config, workdir) from the command line; an error the user can mend prints one line.
+
+  RLHF_TRACEBACK=1 shows where it came from.
+  """
+  try:
+    config, options = parse(sys.argv[1:] if argv is None else argv)
+    unknown = set(options) - {'config', 'workdir'}
+    if unknown or 'workdir' not in options:
+      raise ValueError('write --config=FILE[:variant] --workdir=DIR [--config.key=value]'
+                       + (f'; unknown: --{unknown.pop()}' if unknown else ''))
+    prepare_backend()
+    run(config, options['workdir'])
+  except ERRORS as error:
+    if os.environ.get('RLHF_TRACEBACK'):
+      raise
+    print(f'error: {error.args[0] if error.args else error!r}', file=sys.stderr)
+    sys.exit(2)
+
+
+def prepare_backend():
+  """Turns the persistent compilation cache on (RLHF_CACHE_DIR, default ~/.cache/rlhf_jax)."""
+  import jax
+  cache = os.environ.get('RLHF_CACHE_DIR', os.path.expanduser('~/.cache/rlhf_jax'))
+  jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def to_dict(config):
+  """A plain, JSON-ready dictionary of a config."""
+  return ml_collections.ConfigDict(config).to_dict()

@@ -1,0 +1,92 @@
+"""Hooks of the training loop: metrics to file, progress to the terminal, evaluation on the way.
+
+Each is a function hook(step, state, metrics); one that reads the state carries `due(step)`, so that
+nothing is copied for steps it passes over. Metrics are fetched one step late, when the next step is
+already under way, so the device never waits; a value that is not finite stops the run at once, and
+nothing made with it is saved.
+"""
+import math
+import time
+
+import jax
+from tqdm import tqdm
+
+from rlhf_jax.core import rundir
+
+
+class Diverged(RuntimeError):
+  """A loss or gradient that is not finite."""
+
+
+def never(step):
+  """For hooks that do not read the state."""
+  del step
+  return False
+
+
+def check_finite(step, metrics, workdir):
+  """Raises `Diverged`, naming step and batch, when loss or gradient norm is not finite."""
+  for name in ('loss', 'grad_norm'):
+    if name in metrics and not math.isfinite(float(metrics[name])):
+      raise Diverged(f'{workdir}: {name} is {float(metrics[name])} at step {step} (batch {step - 1})'
+                     '; the last good checkpoint is kept: lower the learning rate or look at that '
+                     'batch, then run the same command to resume')
+
+
+def writer(workdir, every, last):
+  """Writes metrics to `metrics.jsonl` every so many steps and at the `last`; checks every step."""
+  waiting = []
+
+  def hook(step, state, metrics):
+    del state
+    waiting.append((step, metrics))
+    while len(waiting) > (step != last):
+      past, values = waiting.pop(0)
+      check_finite(past, values, workdir)
+      if past % every == 0 or past == last:
+        rundir.append_metrics(workdir, past, {k: float(v) for k, v in values.items()})
+  hook.due = never
+  return hook
+
+
+def progress(label, start, last, show=('loss',), unit='step'):
+  """A progress bar with rate and time left, the latest values of `show` beside it."""
+  bar = tqdm(total=last, initial=start, desc=f'{label:>14}', unit=unit, dynamic_ncols=True,
+             mininterval=0.5, smoothing=0.1)
+  shown = [0.0]
+
+  def hook(step, state, metrics):
+    del state
+    bar.update(step - bar.n)
+    if time.monotonic() - shown[0] > 2 or step == last:
+      shown[0] = time.monotonic()
+      bar.set_postfix_str(', '.join(f'{name} {float(metrics[name]):.3f}' for name in show
+                                    if name in metrics))
+    if step == last:
+      bar.close()
+  hook.due = never
+  return hook
+
+
+def at(steps, run):
+  """Calls run(step, state, metrics) at each of `steps`, a collection of step numbers."""
+  steps = frozenset(steps)
+
+  def hook(step, state, metrics):
+    if step in steps:
+      run(step, state, metrics)
+  hook.due = steps.__contains__
+  return hook
+
+
+def members(hooks_S):
+  """Several runs in one program: gives each run's hooks their own slice of state and metrics."""
+  def hook(step, state, metrics):
+    metrics = jax.device_get(metrics)
+    for s, hooks in enumerate(hooks_S):
+      mine = {name: value[s] for name, value in metrics.items()}
+      due = any(each.due(step) for each in hooks)
+      my_state = jax.tree.map(lambda x, s=s: x[s], state) if due else None
+      for each in hooks:
+        each(step, my_state, mine)
+  return hook
