@@ -76,7 +76,7 @@ def load_pairs(data_dir=None, cache_dir=None, on_error='raise', subsets=SUBSETS)
     builder = prepare(subset, folder, cache)
     for split in SPLITS:
       problems = builder.info.metadata[split]
-      if problems and on_error == 'raise':
+      if problems and on_error != 'skip':
         raise ValueError(f"{problems[0]} (on_error='skip' leaves such lines out)")
       lost = [('unreadable', problem) for problem in problems]
       for i, record in enumerate(builder.as_data_source(split)):
@@ -112,10 +112,10 @@ def prepare(subset, folder, cache):
       download_dir=Path(cache) / 'downloads', file_format='array_record',
       download_config=tfds.download.DownloadConfig(
         try_download_gcs=False, force_checksums_validation=False))
-  except OSError as error:
+  except (OSError, tfds.download.DownloadError) as error:
     if files is None:
-      raise ConnectionError(f'cannot download {PUBLISHED}/{subset}: set {sources.DATA_VARIABLE} '
-                            f'to a folder that holds hh-rlhf/ ({type(error).__name__})') from error
+      raise ConnectionError(f'no {subset} from {PUBLISHED}: name a folder that holds hh-rlhf/ in '
+                            f'{sources.DATA_VARIABLE} ({type(error).__name__}: {error})') from error
     if not builder.data_path.exists():      # else another process was first
       raise
   return HhRlhf(config=subset, data_dir=Path(cache) / key, files=files)

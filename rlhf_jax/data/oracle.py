@@ -263,11 +263,11 @@ def tasks(n, seed, split):
 
 class Habits(NamedTuple):
   """How an assistant of skill q answers: each number times (1 - q) unless said otherwise."""
-  drop: float = 0.25                 # a unit is left out
-  wrong: float = 0.25                # a unit is replaced by a wrong one
+  drop: float = 0.2                  # a unit is left out
+  wrong: float = 0.2                 # a unit is replaced by a wrong one
   repeat: float = 0.15               # a unit is said again
-  extra: float = 0.35                # a wrong unit is added
-  swap: float = 0.5                  # two neighbouring units change places
+  extra: float = 0.3                 # a wrong unit is added
+  swap: float = 0.4                  # two neighbouring units change places
   courtesy: tuple = (0.05, 0.5)      # one courtesy phrase: a + b q^2
   twice: float = 0.01                # of those, the share with two
   refuse: tuple = (0.2, -0.1)        # a benign request: a + b q

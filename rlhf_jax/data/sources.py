@@ -47,7 +47,7 @@ def read_jsonl(path, fields=(), on_error='raise'):
     try:
       if isinstance(line, Exception):
         raise ValueError(f'the rest is unreadable ({line})')
-      if line.strip():
+      if line:
         records.append(_record(line, fields))
     except ValueError as error:
       problems.append(f'{path}, line {number}: {error}')
@@ -69,7 +69,7 @@ def _record(line, fields):
 
 
 def _lines(path):
-  """(line number, bytes) for each line; a damaged stream ends with the exception as its line."""
+  """(line number, stripped bytes) for each line; the exception is the last line of a damaged file."""
   path, number = Path(path), 0
   if not path.is_file():
     raise FileNotFoundError(f'{path}: no such file')
@@ -78,7 +78,7 @@ def _lines(path):
     raw.seek(0)
     try:
       for number, line in enumerate(gzip.open(raw) if packed else raw, 1):
-        yield number, line
+        yield number, line.strip()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
       yield number + 1, error
 

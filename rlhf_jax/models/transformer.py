@@ -13,6 +13,7 @@ from rlhf_jax.core.spec import Spec, normal, ones
 from rlhf_jax.core.types import Model
 from rlhf_jax.models.attention import angles, attend_cache, attention, rotate
 
+put = jax.lax.dynamic_update_slice
 _PADDING = jnp.iinfo(jnp.int32).min        # the attention group of padding
 
 
@@ -29,74 +30,77 @@ class Cache:
 
 def decoder(config):
   """The Model of a TransformerConfig."""
-  def block(x, layer, position, attend):
-    """One layer on x [..., D]; attend(q, k, v) mixes columns."""
-    layer = jax.tree.map(lambda w: w.astype(x.dtype), layer)
-    y = _rms_norm(x, layer['attention_norm'])
-    q, k, v = (jnp.einsum('...d,dhk->...hk', y, layer[name]) for name in ('query', 'key', 'value'))
-    mixed = attend(rotate(q, position), rotate(k, position), v)
-    x = x + jnp.einsum('...hk,hkd->...d', mixed, layer['output'])
-    y = _rms_norm(x, layer['mlp_norm'])
-    return x + jax.nn.gelu(y @ layer['up']) @ layer['down']
+  def block(x_ND, layer, attend):
+    """One layer on the rows of all tokens (flat: XLA's products of rank 3 cost 1.5 times as much
+    on CPU); attend(q_NHK, k_NHK, v_NHK) -> NHK mixes columns."""
+    layer = jax.tree.map(lambda w: w.astype(x_ND.dtype), layer)
+    y_ND = _rms_norm(x_ND, layer['attention_norm'])
+    q, k, v = (jnp.einsum('nd,dhk->nhk', y_ND, layer[name]) for name in ('query', 'key', 'value'))
+    x_ND = x_ND + jnp.einsum('nhk,hkd->nd', attend(q, k, v), layer['output'])
+    y_ND = _rms_norm(x_ND, layer['mlp_norm'])
+    return x_ND + jax.nn.gelu(y_ND @ layer['up']) @ layer['down']
 
-  def embed(params, tokens, valid):
-    """Rows of the table; padding reads row 0, whatever id it holds."""
-    ids = jnp.where(valid > 0, tokens, 0)
-    return jnp.take(params['embed'], ids, axis=0, mode='clip').astype(config.dtype)
+  def embed(params, tokens_BT, valid_BT):
+    """x_ND of all tokens; padding reads row 0 of the table, whatever id it holds."""
+    ids_N = jnp.where(valid_BT > 0, tokens_BT, 0).reshape(-1)
+    return jnp.take(params['embed'], ids_N, axis=0, mode='clip').astype(config.dtype)
 
-  def position_angles(position):
-    return angles(position, config.head_size, config.rope_base)
+  def read(params, tokens_BT, valid_BT, segment_BT, keep):
+    """(hidden_BTD, keys and values [L, B, T, H, K] if `keep`) of a whole text."""
+    batch, time = tokens_BT.shape
+    group_BT = jnp.where(valid_BT > 0, segment_BT, _PADDING)
+    position = angles(positions(valid_BT, segment_BT), config.head_size, config.rope_base)
 
-  def final(params, x):
-    return _rms_norm(x, params['norm'].astype(x.dtype))
+    def one(x_ND, layer):
+      kept = []
+      def attend(*qkv):
+        q, k, v = (x.reshape(batch, time, *x.shape[1:]) for x in qkv)
+        q, k = rotate(q, position), rotate(k, position)
+        kept.extend((k, v))
+        return attention(q, k, v, group_BT).reshape(qkv[0].shape)
+      x_ND = block(x_ND, layer, attend)
+      return x_ND, kept if keep else None
+
+    one = jax.checkpoint(one) if config.remat else one
+    x_ND, kept = jax.lax.scan(one, embed(params, tokens_BT, valid_BT), params['layers'],
+                              unroll=config.layers if config.unroll else 1)
+    return final(params, x_ND).reshape(batch, time, -1), kept
+
+  def final(params, x_ND):
+    return _rms_norm(x_ND, params['norm'].astype(x_ND.dtype))
 
   def apply(params, tokens_BT, valid_BT, segment_BT=None):
     _check_length(config, tokens_BT.shape[1])
     segment_BT = jnp.zeros(tokens_BT.shape, jnp.int32) if segment_BT is None else segment_BT
-    group_BT = jnp.where(valid_BT > 0, segment_BT, _PADDING)
-    position = position_angles(positions(valid_BT, segment_BT))
-    def one(x_BTD, layer):
-      def attend(q, k, v):
-        return attention(q, k, v, group_BT)
-      return block(x_BTD, layer, position, attend), None
-    one = jax.checkpoint(one) if config.remat else one
-    x_BTD, _ = jax.lax.scan(one, embed(params, tokens_BT, valid_BT), params['layers'],
-                            unroll=config.layers if config.unroll else 1)
-    return final(params, x_BTD)
+    return read(params, tokens_BT, valid_BT, segment_BT, keep=False)[0]
 
   def prefill(params, tokens_BP, valid_BP, room):
     """Reads the prompt; the cache has `room` more columns."""
     width = tokens_BP.shape[1]
     _check_length(config, width + room)
-    group_BP = jnp.where(valid_BP > 0, 0, _PADDING)
-    position = position_angles(positions(valid_BP))
-    x_BPD, keys, values = embed(params, tokens_BP, valid_BP), [], []
-    def attend(q, k, v):
-      keys.append(_columns(k, room))
-      values.append(_columns(v, room))
-      return attention(q, k, v, group_BP)
-    for i in range(config.layers):
-      x_BPD = block(x_BPD, _layer(params, i), position, attend)
-    valid_BT = jnp.pad(valid_BP, ((0, 0), (0, room)))
+    hidden_BPD, kept = read(params, tokens_BP, valid_BP, jnp.zeros_like(tokens_BP), keep=True)
+    def columns(x_LBPHK):
+      x_LBHTK = jnp.pad(x_LBPHK.swapaxes(2, 3), ((0, 0),) * 3 + ((0, room), (0, 0)))
+      return tuple(x_LBHTK[i] for i in range(config.layers))
+    keys, values = (columns(x) for x in kept)
     count_B = (valid_BP > 0).sum(axis=1, dtype=jnp.int32)
-    return final(params, x_BPD), Cache(tuple(keys), tuple(values), valid_BT, count_B,
-                                       jnp.int32(width))
+    return hidden_BPD, Cache(keys, values, jnp.pad(valid_BP, ((0, 0), (0, room))), count_B,
+                             jnp.int32(width))
 
   def decode(params, token_B, cache):
     """One more token in every row, in the cache's next column."""
-    ones_B1 = jnp.ones((token_B.shape[0], 1), cache.valid_BT.dtype)
-    valid_BT = jax.lax.dynamic_update_slice(cache.valid_BT, ones_B1, (0, cache.column))
-    position = position_angles(cache.position_B)
-    x_BD, keys, values = embed(params, token_B, jnp.ones_like(token_B)), [], []
-    def attend(q, k, v):
-      i, at = len(keys), (0, 0, cache.column, 0)
-      keys.append(jax.lax.dynamic_update_slice(cache.keys[i], k[:, :, None], at))
-      values.append(jax.lax.dynamic_update_slice(cache.values[i], v[:, :, None], at))
-      return attend_cache(q, keys[i], values[i], valid_BT)
+    at, keys, values = cache.column, list(cache.keys), list(cache.values)
+    valid_BT = put(cache.valid_BT, jnp.ones(token_B.shape, cache.valid_BT.dtype)[:, None], (0, at))
+    position = angles(cache.position_B, config.head_size, config.rope_base)
+    x_BD = embed(params, token_B, jnp.ones_like(token_B))
     for i in range(config.layers):
-      x_BD = block(x_BD, _layer(params, i), position, attend)
+      def attend(q, k, v):
+        keys[i] = put(keys[i], rotate(k, position)[:, :, None], (0, 0, at, 0))
+        values[i] = put(values[i], v[:, :, None], (0, 0, at, 0))
+        return attend_cache(rotate(q, position), keys[i], values[i], valid_BT)
+      x_BD = block(x_BD, jax.tree.map(lambda w: w[i], params['layers']), attend)
     return final(params, x_BD), Cache(tuple(keys), tuple(values), valid_BT, cache.position_B + 1,
-                                      cache.column + 1)
+                                      at + 1)
 
   def unembed(params, hidden_ND):
     table_VD = params['embed'] if config.tie_embeddings else params['unembed']
@@ -146,15 +150,6 @@ def _rms_norm(x, scale):
   x32 = x.astype(jnp.float32)
   root = jax.lax.rsqrt((x32 * x32).mean(axis=-1, keepdims=True) + 1e-6)
   return (x32 * root).astype(x.dtype) * scale.reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-def _layer(params, i):
-  return jax.tree.map(lambda w: w[i], params['layers'])
-
-
-def _columns(x_BPHK, room):
-  """[B, P, H, K] -> [B, H, P + room, K]."""
-  return jnp.pad(x_BPHK.swapaxes(1, 2), ((0, 0), (0, 0), (0, room), (0, 0)))
 
 
 def _check_length(config, length):

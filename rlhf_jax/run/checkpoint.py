@@ -24,8 +24,11 @@ def _folder(workdir):
 
 
 def manager(workdir):
-  return ocp.CheckpointManager(_folder(workdir), options=ocp.CheckpointManagerOptions(
-    max_to_keep=KEEP, create=True, enable_async_checkpointing=False))
+  handlers = {'params': ocp.StandardCheckpointHandler(), 'rest': ocp.StandardCheckpointHandler(),
+              'meta': ocp.JsonCheckpointHandler()}
+  return ocp.CheckpointManager(_folder(workdir), item_handlers=handlers,
+                               options=ocp.CheckpointManagerOptions(
+                                 max_to_keep=KEEP, create=True, enable_async_checkpointing=False))
 
 
 def _raw(leaf):
@@ -90,7 +93,7 @@ def load_params(workdir, abstract):
     step = mngr.latest_step()
     if step is None:
       raise FileNotFoundError(f'{workdir}: its checkpoint folder is empty; run that stage first')
-    stored = mngr.item_metadata(step).params
+    stored = mngr.item_metadata(step)["params"].tree
     check_shapes(workdir, stored, abstract)
     return _restore(mngr, step, {'params': abstract}).params
 

@@ -40,7 +40,8 @@ def writer(workdir, every, last):
   def hook(step, state, metrics):
     del state
     waiting.append((step, metrics))
-    while len(waiting) > (step != last):
+    written = step % every == 0 or step == last      # not late: a checkpoint may follow at once
+    while len(waiting) > (not written):
       past, values = waiting.pop(0)
       check_finite(past, values, workdir)
       if past % every == 0 or past == last:

@@ -1,0 +1,55 @@
+"""What configs share, and the one table of laptop settings.
+
+The paper's numbers assume pretrained bodies and 10^5 to 10^6 samples. LAPTOP replaces some of them
+for runs of less than 50,000 samples: key -> (value, what it replaces, why). No other place does.
+"""
+from ml_collections import ConfigDict
+
+LAPTOP = {
+  'pm.learning_rate_factor': (0.3, '0.01 of the pretraining rate (Bai et al. section 3.1)',
+                              '10^4 comparisons instead of 1.6 * 10^5, and a small body'),
+  'ppo.learning_rate_factor': (0.1, '0.01 of the pretraining rate (Bai et al. section 4.1)',
+                               '10^4 samples instead of 10^5 to 10^6'),
+  'ppo.kl_coef': (0.02, '0.001 (Bai et al. eq. 4.1)',
+                  'at 0.001 a small preference model is over-optimised within 10^4 samples; chosen '
+                  'on prompts of the ppo split'),
+  'distill.learning_rate_factor': (0.2, '0.05 of the pretraining rate (Bai et al. appendix A.1)',
+                                   '10^6 tokens instead of 3.5 * 10^8'),
+}
+
+
+def laptop(key):
+  return LAPTOP[key][0]
+
+
+def mesh():
+  return ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1})
+
+
+def model(name, vocab_size=512):
+  """A rung of the ladder; None keeps the rung's own choice."""
+  return ConfigDict({'name': name, 'vocab_size': vocab_size, 'dtype': 'float32', 'remat': None,
+                     'unroll': None})
+
+
+def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0):
+  """Adam. learning_rate: absolute; neither paper gives one, so the pretraining rate of each rung is
+  our choice and the later stages are factors of it."""
+  return ConfigDict({'learning_rate': learning_rate, 'warmup': warmup, 'decay': decay, 'clip': 1.0,
+                     'b2': 0.95, 'weight_decay': weight_decay})
+
+
+def oracle_data():
+  """The oracle world. beta: the worker's sharpness, set once so that two workers agree on 63-70% of
+  the kept pairs; least_skill: of the world's own answerers, used where no policy is named."""
+  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 330_000, 'dialogues': 12_000,
+                     'comparisons': 16_000, 'validation_comparisons': 2_000,
+                     'test_comparisons': 4_000, 'beta': 2.6, 'least_skill': 0.5})
+
+
+def hh_data():
+  """The published HH comparisons; dir '' means $RLHF_DATA_DIR, else a download."""
+  return ConfigDict({'source': 'hh', 'seed': 0, 'dir': '', 'cache_dir': '', 'on_error': 'raise',
+                     'validation_share': 0.05, 'dialogues': 4_000, 'context': 256,
+                     'prompt_width': 96, 'answer_width': 64, 'comparisons': 0,
+                     'validation_comparisons': 0, 'test_comparisons': 0})

@@ -1,0 +1,81 @@
+"""Pretrains a language model on a world's documents: the body of every later stage.
+
+  python -m experiments.pretrain_lm --config=configs/pretrain_lm.py --workdir=runs/lm
+
+Steps: train the tokenizer, pack the documents into rows, minimise the token loss, keep 2% of the
+rows to report a held-out loss. Bai et al. 2022 start from such models (Askell et al. 2021, table 1).
+"""
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax.algorithms import language_model
+from rlhf_jax.core import rundir, spec, step
+from rlhf_jax.core.masked import mean
+from rlhf_jax.core.random import key_for
+from rlhf_jax.core.types import TokenBatch
+from rlhf_jax.data import batches
+from rlhf_jax.models import logp, sizes
+from rlhf_jax.run import build, worlds
+from rlhf_jax.run.config import main
+from rlhf_jax.run.train import Clock, finish, open_runs, train
+
+
+def run(config, workdir):
+  """Trains one model; the held-out loss is in nats per token."""
+  if not open_runs([config], [workdir]):
+    return rundir.read_summary(workdir)
+  clock, mesh, world = Clock(), build.mesh(config), worlds.make(config.data)
+  tokenizer = worlds.tokenizer(world, pathlib.Path(workdir) / 'tokenizer.json',
+                               config.model.vocab_size)
+  tokens_NT, valid_NT, segment_NT = batches.pack(world.documents(tokenizer), config.length,
+                                                 tokenizer.pad_id)
+  held = max(config.batch_size, len(tokens_NT) // 50)
+  order = np.random.default_rng(config.data.seed).permutation(len(tokens_NT))
+  held_rows, rows = order[:held][:config.eval_rows], order[held:]
+  model = build.model(config, tokenizer.vocab_size)
+  optimizer = build.optimizer(config, config.steps)
+
+  def token_logp(params, tokens_BT, valid_BT, segment_BT):
+    return logp.token_logp(model, params, tokens_BT, valid_BT, segment_BT=segment_BT)
+
+  def batch(index):
+    first = np.diff(segment_NT[index], axis=1, prepend=0) != 0     # nothing predicts a first token
+    return TokenBatch(tokens_NT[index], valid_NT[index], valid_NT[index] * ~first,
+                      segment_NT[index], index.astype(np.int32))
+
+  def host(config, i):
+    return batch(rows[batches.rows(len(rows), config.batch_size, i, config.seed)])
+
+  def evaluate(state, frozen):
+    held = frozen['held']
+    logp_BT = token_logp(state.params, held.tokens_BT, held.valid_BT, held.segment_BT)
+    return {'loss': -mean(logp_BT, held.weight_BT)}
+
+  state = train(
+    [config], [workdir], label='language model', steps=config.steps, mesh=mesh, specs=model.spec,
+    init=lambda c, key: spec.init(model.spec, key_for(key, 'init')), optimizer=optimizer,
+    update=step.update(language_model.make_loss(token_logp), optimizer, config.microbatches),
+    host=host, frozen={'held': jax_batch(batch(held_rows))}, evaluate=evaluate,
+    tokenizer=tokenizer)
+  loss = rundir.read_metrics(workdir, 'eval/loss')['eval/loss'][-1]
+  tokens = config.steps * config.batch_size * config.length
+  summary = {'loss': float(loss), 'tokens': tokens, 'tokens_in_corpus': int(valid_NT.sum()),
+             'non_embedding_parameters': sizes.non_embedding_parameters(
+               sizes.config(config.model.name)),
+             'parameters': spec.count(model.spec), 'wall_seconds': clock()}
+  finish(workdir, summary, f'loss {loss:.3f} nats per token after {tokens / 1e6:.1f}M tokens '
+         f'({clock():.0f} s)')
+  del state
+  return summary
+
+
+def jax_batch(batch):
+  """A host batch as replicated device arrays."""
+  import jax
+  return jax.tree.map(jnp.asarray, batch)
+
+
+if __name__ == '__main__':
+  main(run)

@@ -1,0 +1,86 @@
+"""Trains a preference model on comparisons and measures it against the baselines.
+
+  python -m experiments.train_pm --config=configs/train_pm.py --workdir=runs/pm \\
+    --config.init=runs/lm --config.policy=runs/policy
+
+Bai et al. 2022, section 3.1: it starts from the plain language model, reads its score on an
+end-of-context token, adds the language-model loss on the chosen sequence, sees each comparison once.
+In the oracle world the comparisons are pairs of the policy's samples judged by a simulated worker
+(policy '': the world's own answerers). Test comparisons are read once, at the end.
+"""
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlhf_jax.algorithms import preference
+from rlhf_jax.core import rundir, step
+from rlhf_jax.core.random import key_for
+from rlhf_jax.evals import preference as evals
+from rlhf_jax.models import heads, logp
+from rlhf_jax.run import build, comparisons, worlds
+from rlhf_jax.run.config import main
+from rlhf_jax.run.train import Clock, finish, open_runs, train
+
+
+def run(config, workdir):
+  """Trains one preference model; see `run_group`."""
+  return run_group([config], [workdir])[0]
+
+
+def run_group(configs, workdirs):
+  """Trains one model, or several in one program; returns their summaries."""
+  config, mesh = configs[0], build.mesh(configs[0])
+  base, world = build.role(config.init, mesh), worlds.make(config.data)
+  build.check_same_model(config, config.init)
+  if not open_runs(configs, workdirs):
+    return [rundir.read_summary(w) for w in workdirs]
+  clock, tokenizer, body = Clock(), base.tokenizer, base.model
+  model = heads.scalar(body, heads.initial_normal(heads.width(body)))
+  data, facts = comparisons.load(config, world, tokenizer, mesh)
+  ids = tokenizer.eoc_id, tokenizer.pad_id
+  host, per_epoch = comparisons.source(data['train'], config, *ids)
+  held, steps = comparisons.held_out(data['validation'], config, *ids), per_epoch * config.epochs
+
+  loss = preference.make_loss(
+    hidden=lambda params, tokens, valid: body.apply(params['body'], tokens, valid),
+    score=lambda params, hidden, valid: heads.last(heads.read(params['head'], hidden), valid),
+    token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
+      body, params['body'], hidden, tokens, valid),
+    lm_weight=config.lm_weight)
+
+  def init(config, key):
+    head = {name: s.init(key_for(key, 'head', i), s.shape, s.dtype)
+            for i, (name, s) in enumerate(sorted(model.spec['head'].items()))}
+    return {'body': base.params, 'head': head}
+
+  def evaluate(state, frozen):
+    parts = jax.lax.map(lambda part: loss(state.params, part, state.key, {})[1], frozen['held'])
+    return {'accuracy': parts['accuracy'].sum(), 'loss': parts['preference_loss'].sum()}
+
+  optimizer = build.optimizer(config, steps)
+  state = train(
+    configs, workdirs, label='preferences', steps=steps, mesh=mesh, specs=model.spec, init=init,
+    optimizer=optimizer, update=step.update(loss, optimizer, config.microbatches), host=host,
+    frozen={'held': jax.tree.map(jnp.asarray, held)}, evaluate=evaluate, tokenizer=tokenizer,
+    show=('loss', 'accuracy'))
+  score = jax.jit(lambda params, tokens, valid: heads.last(
+    model.apply(params, tokens, valid), valid))
+  summaries = []
+  for s, (c, w) in enumerate(zip(configs, workdirs, strict=True)):
+    params = state.params if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], state.params)
+    scores = comparisons.scores(score, params, data['test'], c, tokenizer, mesh)
+    np.savez(f'{w}/test_scores.npz', chosen=scores[0], rejected=scores[1],
+             group=data['test'].group_N)
+    summary = evals.summary(scores, data, world.groups, c.baselines) | facts | {
+      'comparisons': len(data['train'].prompt), 'wall_seconds': clock()}
+    low, high = summary['accuracy_interval']
+    ceiling = f", ceiling {facts['ceiling']:.3f}" if 'ceiling' in facts else ''
+    finish(w, summary, f"accuracy {summary['accuracy']:.3f} [{low:.3f}, {high:.3f}]{ceiling}, "
+           + ', '.join(f'{k} {v:.3f}' for k, v in summary['baselines'].items())
+           + f' ({clock():.0f} s)')
+    summaries.append(summary)
+  return summaries
+
+
+if __name__ == '__main__':
+  main(run)

@@ -1,0 +1,139 @@
+"""From checked configs to compiled, sharded functions. The inner layers never see a config."""
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rlhf_jax.core import mesh as meshes
+from rlhf_jax.core import optim, rundir, spec
+from rlhf_jax.data import tokenizer as tokenizers
+from rlhf_jax.models import sizes, transformer
+from rlhf_jax.run import checkpoint
+
+MAY_VARY = ('seed', 'optimizer.learning_rate', 'ppo.kl_coef')   # inside one compiled program
+
+
+class Role(NamedTuple):
+  """A network read from a run directory: what later stages start from or keep frozen."""
+  model: object
+  params: object
+  tokenizer: object
+  spec: object
+
+
+def mesh(config):
+  return meshes.make(**config.mesh.to_dict())
+
+
+def model(config, vocab_size):
+  """The Model of `config.model`; options None keep the size's own."""
+  options = {k: v for k, v in config.model.items() if k not in ('name', 'vocab_size') and v is not None}
+  return transformer.decoder(sizes.config(config.model.name, vocab_size=vocab_size, **options))
+
+
+def optimizer(config, steps):
+  o = config.optimizer
+  return optim.adam(optim.schedule(steps, o.warmup, o.decay), clip=o.clip, b2=o.b2,
+                    weight_decay=o.weight_decay)
+
+
+def place(tree, specs, mesh):
+  """Parameters on the mesh, by the training rules."""
+  return jax.device_put(tree, spec.shardings(specs, mesh, meshes.TRAIN_RULES))
+
+
+def role(workdir, mesh, wrap=lambda model: model):
+  """The Role saved in a run directory. wrap(model) adds the heads it was trained with."""
+  from ml_collections import ConfigDict
+  config = ConfigDict(rundir.read_config(workdir))
+  tokenizer = tokenizers.load(f'{workdir}/tokenizer.json')
+  network = wrap(model(config, tokenizer.vocab_size))
+  shardings = spec.shardings(network.spec, mesh, meshes.TRAIN_RULES)
+  abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+                          spec.abstract(network.spec), shardings)
+  return Role(network, checkpoint.load_params(workdir, abstract), tokenizer, network.spec)
+
+
+def check_same_model(config, workdir):
+  """Refuses to continue from a run of another size: its parameters would not fit."""
+  there = rundir.read_config(workdir)['model']
+  if there['name'] != config.model.name:
+    raise ValueError(f"{workdir} holds a {there['name']} model and config.model.name is "
+                     f"{config.model.name}: set it to {there['name']} or train that size first")
+
+
+def check_same_tokenizer(a, b, names):
+  if a.tokenizer.digest != b.tokenizer.digest:
+    raise ValueError(f'{names[0]} and {names[1]} were trained with different tokenizers: train both '
+                     'from the same language model')
+
+
+def check_vary(configs):
+  """Refuses a group of runs that differ in what one compiled program cannot vary."""
+  from rlhf_jax.run.config import flatten
+  first, *others = (dict(flatten(config)) for config in configs)
+  for other in others:
+    wrong = [k for k in first if first[k] != other.get(k) and k not in MAY_VARY]
+    if wrong:
+      raise ValueError(f'runs of one group may differ in {", ".join(MAY_VARY)} only, not in '
+                       f'config.{wrong[0]}: give them other groups')
+
+
+# ------------------------------------------------------------- one program for one or several runs
+
+def _lead(sharding):
+  """The sharding of S stacked arrays: the leading axis whole, the rest as before."""
+  return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
+
+
+def state_shardings(state, specs, optimizer, mesh, several):
+  """Shardings of a TrainState: optimiser moments follow their parameters, scalars are replicated."""
+  whole = meshes.replicated(mesh)
+  params = spec.shardings(specs, mesh, meshes.TRAIN_RULES)
+  if several:
+    whole, params = _lead(whole), jax.tree.map(_lead, params)
+  opt_state = optax.tree_map_params(optimizer, lambda leaf, s: s, state.opt_state, params,
+                                    transform_non_params=lambda leaf: whole)
+  return state.replace(step=whole, params=params, opt_state=opt_state, key=whole,
+                       extra=jax.tree.map(lambda _: whole, state.extra))
+
+
+def stack(trees):
+  """One tree, or several stacked on a leading axis S."""
+  return trees[0] if len(trees) == 1 else jax.tree.map(lambda *x: jax.numpy.stack(x), *trees)
+
+
+def put(batches, mesh):
+  """The host batch of one run, or of S runs stacked, on the mesh."""
+  if len(batches) == 1:
+    return meshes.put_batch(batches[0], mesh)
+  batch = jax.tree.map(lambda *x: np.stack(x), *batches)
+  for each in batches:
+    meshes.check_batch(jax.tree.leaves(each)[0].shape[0], mesh)
+  return jax.device_put(batch, _lead(meshes.batch_sharding(mesh)))
+
+
+def compiled_update(update, shardings, several):
+  """The update, jitted once: shardings pinned on both sides, the state donated."""
+  if several:
+    update = jax.vmap(update, in_axes=(0, 0, None))
+  return jax.jit(update, in_shardings=(shardings, None, None), out_shardings=(shardings, None),
+                 donate_argnums=0)
+
+
+def source(host, device, configs, mesh):
+  """(state, frozen, i) -> batch on the mesh: a pure function of its arguments.
+
+  host(config, i) -> numpy batch at data position i. device(state, frozen, batch, i) -> batch, the
+  on-policy part, in one jitted program; None: the host's batch is what is trained on.
+  """
+  if device is not None:
+    one = device if len(configs) == 1 else jax.vmap(device, in_axes=(0, None, 0, None))
+    rows = meshes.batch_sharding(mesh)
+    device = jax.jit(one, out_shardings=rows if len(configs) == 1 else _lead(rows))
+  def batch(state, frozen, i):
+    made = put([host(config, i) for config in configs], mesh)
+    return made if device is None else device(state, frozen, made, np.int32(i))
+  return batch

@@ -1,0 +1,112 @@
+"""Comparisons as batches of a preference model: where they come from, how rows are laid out.
+
+A row is prompt + answer + end-of-context token, padded on the right to one of a few widths.
+"""
+import functools
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from rlhf_jax.core import mesh as meshes
+from rlhf_jax.core.types import PreferenceBatch
+from rlhf_jax.data import batches
+from rlhf_jax.models import decode
+from rlhf_jax.run import build
+
+
+def load(config, world, tokenizer, mesh):
+  """({'train', 'validation', 'test'}, facts). `config.policy` names the run whose samples are
+  compared; '' leaves it to the world."""
+  sampler = None
+  if config.policy:
+    policy = build.role(config.policy, mesh)
+    build.check_same_tokenizer(policy, build.role(config.init, mesh),
+                               ('config.policy', 'config.init'))
+    sampler = pair_sampler(policy, world.answer_width, config.sample_batch, mesh)
+  return world.comparisons(tokenizer, sampler)
+
+
+def pair_sampler(policy, answer_width, batch_size, mesh):
+  """sampler(tokens_NP, valid_NP, seed) -> (answer tokens_NKT, mask_NKT) with K = 2."""
+  tokenizer = policy.tokenizer
+
+  @jax.jit
+  def two(params, tokens, valid, key):
+    return decode.generate(policy.model, params, tokens, valid, key, samples=2,
+                           max_new_tokens=answer_width, eos_id=tokenizer.end_id,
+                           pad_id=tokenizer.pad_id)
+
+  def sampler(tokens_NP, valid_NP, seed):
+    n, width = tokens_NP.shape
+    out, root = [], jax.random.key(seed)
+    for at in tqdm(range(0, n, batch_size), desc='        sampling', unit='batch'):
+      index = np.resize(np.arange(at, min(at + batch_size, n)), batch_size)   # one shape
+      rows = meshes.put_batch((tokens_NP[index], valid_NP[index]), mesh)
+      sample = jax.device_get(two(policy.params, *rows, jax.random.fold_in(root, at)))
+      out.append([x.reshape(batch_size, 2, -1)[:min(batch_size, n - at), :, width:]
+                  for x in (sample.tokens_BT, sample.mask_BT)])
+    return tuple(np.concatenate(x) for x in zip(*out, strict=True))
+  return sampler
+
+
+def _lengths(data):
+  return np.array([len(p) + max(len(a), len(b)) + 1 for p, a, b in
+                   zip(data.prompt, data.chosen, data.rejected, strict=True)])
+
+
+def batch(data, bucket, eoc_id, pad_id):
+  """The PreferenceBatch of one bucket of `data`."""
+  def side(answers):
+    rows = [[*data.prompt[i], *answers[i], eoc_id] for i in bucket.index_B]
+    return batches.pad(rows, bucket.width, 'right', pad_id)
+  chosen, rejected = side(data.chosen), side(data.rejected)
+  weight_B = bucket.weight_B
+  first_BT = np.arange(bucket.width) > 0                       # nothing predicts the first token
+  return PreferenceBatch(
+    *chosen, *rejected, label_B=np.ones(len(weight_B), np.float32), weight_B=weight_B,
+    lm_weight_BT=chosen[1] * weight_B[:, None] * first_BT, group_B=data.group_N[bucket.index_B],
+    index_B=bucket.index_B.astype(np.int32))
+
+
+def source(data, config, eoc_id, pad_id):
+  """(host(config, i) -> PreferenceBatch, batches an epoch): every comparison once an epoch."""
+  length_N = _lengths(data)
+
+  @functools.lru_cache(maxsize=64)
+  def plan(seed, epoch):
+    return batches.buckets(length_N, config.batch_size, list(config.widths), (seed, epoch))
+
+  per_epoch = len(plan(config.seed, 0))
+  def host(config, i):
+    epoch, at = divmod(i, per_epoch)
+    return batch(data, plan(config.seed, epoch)[at], eoc_id, pad_id)
+  return host, per_epoch
+
+
+def held_out(data, config, eoc_id, pad_id):
+  """The first `config.eval_pairs` comparisons as batches stacked on a leading axis, weights adding
+  up to 1 over all of them."""
+  count = min(config.eval_pairs, len(data.prompt))
+  index = np.arange(count // config.batch_size * config.batch_size)
+  if not len(index):
+    raise ValueError(f'{count} validation comparisons do not fill a batch of {config.batch_size}: '
+                     'lower config.batch_size or raise the number of comparisons')
+  width = min(w for w in sorted(config.widths) if w >= _lengths(data)[index].max())
+  parts = [batch(data, batches.Bucket(width, rows, np.ones(len(rows), np.float32)), eoc_id, pad_id)
+           for rows in index.reshape(-1, config.batch_size)]
+  held = jax.tree.map(lambda *x: np.stack(x), *parts)
+  return held.replace(weight_B=held.weight_B / held.weight_B.sum(),
+                      lm_weight_BT=held.lm_weight_BT / held.lm_weight_BT.sum())
+
+
+def scores(score, params, data, config, tokenizer, mesh):
+  """(chosen_N, rejected_N): score(params, tokens_BT, valid_BT) of both sides of all comparisons."""
+  out = np.zeros((2, len(data.prompt)), np.float32)
+  plan = batches.buckets(_lengths(data), config.batch_size, list(config.widths), 0)
+  for bucket in tqdm(plan, desc='         scoring', unit='batch'):
+    b = batch(data, bucket, tokenizer.eoc_id, tokenizer.pad_id)
+    for side, rows in enumerate(((b.chosen_BT, b.chosen_valid_BT),
+                                 (b.rejected_BT, b.rejected_valid_BT))):
+      out[side, bucket.index_B] = score(params, *meshes.put_batch(rows, mesh))
+  return out

@@ -1,0 +1,118 @@
+"""What every training main does around `fit`: open, restore, log, evaluate, save, finish.
+
+One run or several in one program (a leading axis S on the state); `fit` does not know which.
+"""
+import time
+
+import jax
+import numpy as np
+
+from rlhf_jax.core import mesh as meshes
+from rlhf_jax.core import rundir, step
+from rlhf_jax.run import build, checkpoint, hooks
+from rlhf_jax.run.config import to_dict
+from rlhf_jax.run.fit import fit
+
+
+def open_runs(configs, workdirs):
+  """True when there is something to train; refuses a folder that holds another run."""
+  build.check_vary(configs)
+  status = [rundir.open_run(w, to_dict(c)) for c, w in zip(configs, workdirs, strict=True)]
+  return any(s != 'done' for s in status)
+
+
+def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, update, host, device=None,
+          frozen=None, extra=lambda config: {}, evaluate=None, tokenizer=None, show=('loss',)):
+  """The trained state (stacked when there are several configs), all files written but summary, DONE.
+
+  init(config, key) -> params; host and device as in `build.source`; evaluate(state, frozen) ->
+  dictionary of scalars, jitted here and written as `eval/...` every `config.eval_every` of the
+  `steps` updates.
+  """
+  config, several = configs[0], len(configs) > 1
+  frozen = {} if frozen is None else frozen
+  states = []
+  for c in configs:
+    key = jax.random.key(c.seed)
+    states.append(step.create(init(c, key), optimizer, key, c.optimizer.learning_rate, **extra(c)))
+  state = build.stack(states)
+  shardings = build.state_shardings(state, specs, optimizer, mesh, several)
+  state = jax.device_put(state, shardings)
+  managers = [checkpoint.manager(w) for w in workdirs]
+  state, start = _restore(managers, workdirs, state, shardings, several)
+  if tokenizer is not None:
+    for w in workdirs:
+      tokenizer.save(f'{w}/tokenizer.json')
+
+  last, every = steps, config.log_every
+  per_run = [_hooks(w, m, config, every, last) for w, m in zip(workdirs, managers, strict=True)]
+  run_hooks = [hooks.members(per_run)] if several else list(per_run[0])
+  if evaluate is not None:
+    run_hooks.append(_evaluator(evaluate, configs, workdirs, frozen, state, start, last))
+  run_hooks.append(_progress(label, start, last, show, several))
+  state = fit(state, build.compiled_update(update, shardings, several),
+              build.source(host, device, configs, mesh), frozen, last, run_hooks, start)
+  for m in managers:
+    m.close()
+  return state
+
+
+def finish(workdir, summary, line):
+  """Writes the summary, marks the run done and prints its one line of numbers."""
+  rundir.write_summary(workdir, summary)
+  rundir.mark_done(workdir)
+  print(f'{workdir}: {line}', flush=True)
+
+
+def _restore(managers, workdirs, state, shardings, several):
+  if not several:
+    state, start = checkpoint.restore(managers[0], state)
+  else:
+    parts = [jax.tree.map(lambda x, s=s: x[s], state) for s in range(len(managers))]
+    found = [checkpoint.restore(m, part) for m, part in zip(managers, parts, strict=True)]
+    same = len({position for _, position in found}) == 1   # else begin again, together
+    start = found[0][1] if same else 0
+    state = jax.device_put(build.stack([f[0] for f in found]), shardings) if start else state
+  for w in workdirs:
+    rundir.truncate_metrics(w, start if start else -1)
+  return state, start
+
+
+def _hooks(workdir, manager, config, every, last):
+  def save(step, state, metrics):
+    hooks.check_finite(step, metrics, workdir)
+    checkpoint.save(manager, step, state)
+  steps = [*range(config.checkpoint_every, last, config.checkpoint_every), last]
+  return hooks.writer(workdir, every, last), hooks.at(steps, save)
+
+
+def _evaluator(evaluate, configs, workdirs, frozen, state, start, last):
+  every, several = configs[0].eval_every, len(configs) > 1
+  run = jax.jit(jax.vmap(evaluate, in_axes=(0, None)) if several else evaluate)
+  def write(step, state, metrics):
+    del metrics
+    values = jax.device_get(run(state, frozen))
+    for s, w in enumerate(workdirs):
+      rundir.append_metrics(w, step, {f'eval/{k}': v[s] if several else v
+                                      for k, v in values.items()})
+  if start == 0:
+    write(0, state, None)
+  return hooks.at([*range(every, last, every), last], write)
+
+
+def _progress(label, start, last, show, several):
+  bar = hooks.progress(label, start, last, show)
+  def hook(step, state, metrics):
+    bar(step, state, {k: np.mean(v) for k, v in jax.device_get(metrics).items()}
+        if several else metrics)
+  return hook
+
+
+class Clock:
+  """Wall seconds since it was made."""
+
+  def __init__(self):
+    self.start = time.monotonic()
+
+  def __call__(self):
+    return round(time.monotonic() - self.start, 1)

@@ -1,0 +1,255 @@
+"""Where text, comparisons and prompts come from: the oracle world, or the published HH data.
+
+Both give the same few functions, so that no experiment asks which one it runs on. Rows are lists or
+arrays of token ids; an answer ends with the end token. A third source is a third function here.
+"""
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from rlhf_jax.data import batches, dialogue, hh, oracle, oracle_tokens, sources
+from rlhf_jax.data import tokenizer as tokenizers
+from rlhf_jax.feedback import worker
+
+
+class Prompts(NamedTuple):
+  """N prompts padded on the left; extra: per-row arrays for Scores; group_N names a kind."""
+  tokens_NP: np.ndarray
+  valid_NP: np.ndarray
+  extra: dict
+  group_N: np.ndarray
+
+  def __getitem__(self, rows):
+    return Prompts(self.tokens_NP[rows], self.valid_NP[rows],
+                   {k: v[rows] for k, v in self.extra.items()}, self.group_N[rows])
+
+
+class Comparisons(NamedTuple):
+  """N comparisons: prompt ids and the two answers' ids as lists, their texts (for the baselines),
+  group_N, and the true rewards where they are known (else None)."""
+  prompt: list
+  chosen: list
+  rejected: list
+  chosen_text: list
+  rejected_text: list
+  group_N: np.ndarray
+  reward_chosen_N: np.ndarray | None
+  reward_rejected_N: np.ndarray | None
+
+  def __getitem__(self, rows):
+    return Comparisons(*(x if x is None else x[rows] if isinstance(x, np.ndarray)
+                         else [x[i] for i in rows] for x in tuple(self)))
+
+
+class World(NamedTuple):
+  """texts() trains the tokenizer; documents(tokenizer) pretrains; context(tokenizer) is the HHH
+  prompt and dialogues(tokenizer) the text it is distilled on; prompts(tokenizer, split, n) with
+  split 'ppo' or 'eval'; comparisons(tokenizer, sampler) -> {'train', 'validation', 'test'} and a
+  dictionary of facts; reward: None, or (tokenizer) -> Score of the truth. sampler(prompts, seed) ->
+  (tokens_NKT, mask_NKT) of two answers each, or None. groups: names of group_N."""
+  texts: Callable
+  documents: Callable
+  context: Callable
+  dialogues: Callable
+  prompts: Callable
+  comparisons: Callable
+  reward: Callable | None
+  groups: tuple
+  prompt_width: int
+  answer_width: int
+
+
+def make(data):
+  """The World of `config.data`."""
+  known = {'oracle': oracle_world, 'hh': hh_world}
+  if data.source not in known:
+    raise ValueError(f'config.data.source={data.source!r} is unknown: use {", ".join(known)}')
+  return known[data.source](data)
+
+
+# ------------------------------------------------------------------------------ the oracle world
+
+def oracle_world(data):
+  """Made dialogues with a known true reward; see `data.oracle`."""
+  def prompts(tokenizer, split, n):
+    task = oracle.tasks(n, data.seed + 1, split)
+    tokens, valid = oracle_tokens.prompts(oracle_tokens.codec(tokenizer), task.prompt_NW)
+    extra = {'required_BU': task.required_NU, 'harmful_B': task.harmful_N}
+    return Prompts(tokens, valid, extra, np.where(task.harmful_N, len(oracle.FAMILIES),
+                                                  task.family_N).astype(np.int32))
+
+  def dialogues(tokenizer):
+    tokens, valid, _, _ = oracle_tokens.exchanges(oracle_tokens.codec(tokenizer), data.dialogues,
+                                                  data.seed + 2, 'pretrain')
+    return [row[keep > 0] for row, keep in zip(tokens, valid, strict=True)]
+
+  def comparisons(tokenizer, sampler):
+    table = oracle_tokens.codec(tokenizer)
+    sizes = {'train': data.comparisons, 'validation': data.validation_comparisons,
+             'test': data.test_comparisons}
+    made, facts = {}, {}
+    for number, (name, size) in enumerate(sizes.items()):
+      asked = int(size / (1 - worker.WEAKEST_SHARE) * 1.02) + 8        # the weakest are dropped
+      task = oracle.tasks(asked, data.seed + 10 + number, 'eval' if name == 'test' else 'compare')
+      made[name], facts[name] = _judged(table, task, sampler, data, number, size)
+    return made, facts['test']
+
+  def reward(tokenizer):
+    from rlhf_jax.rewards import oracle as rewards
+    table = oracle_tokens.codec(tokenizer)
+    return rewards.true_reward(table.word_of_token, oracle_tokens.PROMPT_TOKENS)
+
+  return World(
+    texts=lambda: oracle.training_texts(data.seed),
+    documents=lambda tokenizer: oracle_tokens.documents(
+      oracle_tokens.codec(tokenizer), data.documents, data.seed),
+    context=lambda tokenizer: oracle_tokens.codec(tokenizer).context,
+    dialogues=dialogues, prompts=prompts, comparisons=comparisons, reward=reward,
+    groups=(*oracle.FAMILIES, 'harmful'), prompt_width=oracle_tokens.PROMPT_TOKENS,
+    answer_width=oracle_tokens.ANSWER_TOKENS)
+
+
+def _judged(table, task, sampler, data, number, size):
+  """Comparisons of two answers to each request as a simulated worker sees them, and its noise."""
+  rng = np.random.default_rng([data.seed, 20 + number])
+  tokens, valid = oracle_tokens.prompts(table, task.prompt_NW)
+  if sampler is None:
+    skill = rng.uniform(data.least_skill, 1.0, (2, len(tokens)))
+    pair = [oracle_tokens.answers(table, oracle.answers(task, q, rng)) for q in skill]
+    tokens_NKT, mask_NKT = (np.stack(x, 1) for x in zip(*pair, strict=True))
+  else:
+    tokens_NKT, mask_NKT = sampler(tokens, valid, data.seed + number)
+  said = [oracle_tokens.answer_words(table, tokens_NKT[:, k], mask_NKT[:, k]) for k in (0, 1)]
+  reward = [oracle.reward(words, task.required_NU, task.harmful_N) for words in said]
+  verdict = worker.judge(*reward, data.beta, rng)
+  agreement = worker.agreement(*reward, verdict, data.beta, rng)
+  kept = np.flatnonzero(verdict.kept_N)[:size]
+  first = verdict.prefers_a_N[kept]
+  rows = [np.where(first, 0, 1), np.where(first, 1, 0)]                 # chosen, rejected
+  ids = [[tokens_NKT[n, k][mask_NKT[n, k] > 0] for n, k in zip(kept, column, strict=True)]
+         for column in rows]
+  texts = [[oracle.text(said[k][n]) for n, k in zip(kept, column, strict=True)] for column in rows]
+  rewards = [np.stack(reward, 1)[kept, column] for column in rows]
+  group = np.where(task.harmful_N, len(oracle.FAMILIES), task.family_N)[kept].astype(np.int32)
+  prompt = [tokens[n][valid[n] > 0] for n in kept]
+  facts = {'agreement': agreement, 'ceiling': worker.ceiling(*rewards),
+           'reward_difference_sd': float(np.std(reward[0] - reward[1]))}
+  return Comparisons(prompt, *ids, *texts, group, *rewards), facts
+
+
+# ------------------------------------------------------------------------- the published HH data
+
+HH_CONTEXT = ('\n\nBelow are conversations between people and an assistant. The assistant tries to be '
+              'helpful, polite, honest, sophisticated, emotionally aware, and humble-but-'
+              'knowledgeable. It is happy to help with almost anything, does its best to understand '
+              'exactly what is needed, and avoids giving false, misleading or dangerous advice.')
+
+
+def hh_world(data):
+  """Comparisons of Bai et al. 2022 as published, prompts from them, and plain text beside them.
+
+  Validation is `data.validation_share` of train by a hash of the first human turn. The context is
+  a short description of the HHH assistant in our words: the paper's prompt has 4,600.
+  """
+  pairs = hh.load_pairs(data.dir or None, data.cache_dir or None, on_error=data.on_error)
+  if pairs.dropped:
+    print('HH records left out: ' + ', '.join(f'{n} {kind} (as {where})'
+                                              for kind, (n, where) in pairs.dropped.items()))
+  train = pairs.split == 'train'
+  validation = train & hh.validation_mask(pairs.prompt, data.validation_share)
+  rows = {'train': np.flatnonzero(train & ~validation), 'validation': np.flatnonzero(validation),
+          'test': np.flatnonzero(~train)}
+  folder = sources.data_dir(data.dir or None)
+
+  def texts():
+    i = rows['train']
+    return [*_plain(folder), *(pairs.prompt[i] + pairs.chosen[i])]
+
+  def documents(tokenizer):
+    i = rows['train']
+    talks = encode_dialogues(tokenizer, pairs.prompt[i] + pairs.chosen[i], closed=True)
+    plain = [[*ids, tokenizer.end_id] for ids in tokenizer.encode_batch(_plain(folder))]
+    return talks + plain
+
+  def dialogues(tokenizer):
+    i = rows['train'][:data.dialogues]
+    return encode_dialogues(tokenizer, pairs.prompt[i] + pairs.chosen[i], closed=True)
+
+  def prompts(tokenizer, split, n):
+    unique = {pairs.prompt[i]: i for i in rows['train' if split == 'ppo' else 'test']}
+    order = np.random.default_rng([data.seed, 3]).permutation(len(unique))[:n]
+    if len(order) < n:
+      print(f'{split}: {len(order)} prompts, fewer than the {n} asked for')
+    chosen = [list(unique)[k] for k in order]
+    ids = [row[-data.prompt_width:] for row in encode_dialogues(tokenizer, chosen, closed=False)]
+    tokens, valid = batches.pad(ids, data.prompt_width, 'left', tokenizer.pad_id)
+    group = [hh.SUBSETS.index(pairs.subset[unique[p]]) for p in chosen]
+    return Prompts(tokens, valid, {}, np.array(group, np.int32))
+
+  def comparisons(tokenizer, sampler):
+    del sampler                                             # the answers are part of the data
+    limit = {'train': data.comparisons, 'validation': data.validation_comparisons,
+             'test': data.test_comparisons}
+    made = {name: _published(tokenizer, pairs, _sample(i, limit[name], data.seed), data.context)
+            for name, i in rows.items()}
+    return made, {}
+
+  return World(
+    texts=texts, documents=documents, context=lambda tokenizer: tokenizer.encode(HH_CONTEXT),
+    dialogues=dialogues, prompts=prompts, comparisons=comparisons, reward=None,
+    groups=hh.SUBSETS, prompt_width=data.prompt_width, answer_width=data.answer_width)
+
+
+def _plain(folder):
+  return [] if folder is None else sources.texts(folder)
+
+
+def _sample(rows, limit, seed):
+  """All rows, or `limit` of them; 0 means all."""
+  if not limit or limit >= len(rows):
+    return rows
+  return np.sort(np.random.default_rng([seed, 4]).permutation(rows)[:limit])
+
+
+def encode_dialogues(tokenizer, texts, closed):
+  """Ids of transcripts, each assistant turn closed by the end token: what is sampled in RL is then
+  what was seen in training. closed False: the transcripts end in an open assistant cue."""
+  turns = [dialogue.parse(text) for text in texts]
+  pieces = tokenizer.encode_batch([dialogue.render([t]) for ts in turns for t in ts])
+  rows, at = [], 0
+  for ts in turns:
+    row = []
+    for n, turn in enumerate(ts):
+      row += pieces[at]
+      at += 1
+      if turn.role == 'assistant' and (closed or n + 1 < len(ts)):
+        row.append(tokenizer.end_id)
+    rows.append(row)
+  return rows
+
+
+def _published(tokenizer, pairs, rows, context):
+  """Comparisons of the given records. Prompts are cut from the left; an answer that does not fit is
+  an error, since it is the answer that is judged."""
+  prompt = encode_dialogues(tokenizer, pairs.prompt[rows], closed=False)
+  answers = [[[*ids, tokenizer.end_id] for ids in tokenizer.encode_batch(list(texts[rows]))]
+             for texts in (pairs.chosen, pairs.rejected)]
+  longest = max((len(a) for side in answers for a in side), default=0)
+  if longest + 1 > context:
+    raise ValueError(f'an answer of {longest} tokens does not fit into config.data.context={context} '
+                     f'with the end-of-context token: use {longest + 1} or more')
+  cut = [dialogue.truncate_left(p, max(a, b, key=len), context - 1)
+         for p, a, b in zip(prompt, *answers, strict=True)]
+  group = np.array([hh.SUBSETS.index(s) for s in pairs.subset[rows]], np.int32)
+  return Comparisons(cut, *answers, list(pairs.chosen[rows]), list(pairs.rejected[rows]), group,
+                     None, None)
+
+
+def tokenizer(world, path, vocab_size):
+  """The tokenizer saved at `path`, trained on the world's texts when it is not there yet."""
+  if path.exists():
+    return tokenizers.load(path)
+  made = tokenizers.train(world.texts(), vocab_size)
+  made.save(path)
+  return made
