@@ -5,9 +5,9 @@
   :smoke  seconds on a CPU;  :hh  on published dialogues
 Expected: the KL to the prompted teacher falls by 5 times or more, about 20 seconds on 2 cores.
 """
-from configs import presets
 from ml_collections import ConfigDict
 
+from configs import presets
 from rlhf_jax.run.config import variant
 
 

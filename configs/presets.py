@@ -53,3 +53,13 @@ def hh_data():
                      'validation_share': 0.05, 'dialogues': 4_000, 'context': 256,
                      'prompt_width': 96, 'answer_width': 64, 'comparisons': 0,
                      'validation_comparisons': 0, 'test_comparisons': 0})
+
+
+def ppo():
+  """Bai et al. section 4.1 and appendix B.1; where the paper is silent (lam, value function,
+  batches, whitening) Stiennon et al. 2020."""
+  return ConfigDict({
+    'samples': 20_480, 'batch_size': 256, 'passes': 1, 'minibatches': 4, 'prompts': 20_480,
+    'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'), 'clip': 0.2, 'value_clip': 0.2,
+    'value_coef': 0.5, 'entropy_coef': 0.0, 'discount': 1.0, 'lam': 0.95, 'whiten': True,
+    'value_init': 'preference_model'})

@@ -5,9 +5,9 @@
   :smoke  seconds on a CPU;  :hh  published comparisons
 Expected: 0.95 of the noise ceiling or more on the oracle world, about 1 minute on 2 cores.
 """
-from configs import presets
 from ml_collections import ConfigDict
 
+from configs import presets
 from rlhf_jax.run.config import variant
 
 

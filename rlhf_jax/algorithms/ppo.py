@@ -151,3 +151,13 @@ def diagnostics(rollout, end_id):
   return {**{name: masked.mean(x_B, weight_B) for name, x_B in row_values.items()},
           'entropy_per_token': masked.mean(-rollout.logp_BT, weight_BT),
           'logp_gap': masked.select(gap_BT, weight_BT).max()}
+
+
+def reported(update, end_id):
+  """`update` of Experiences with the health of the rollout among its metrics."""
+  def step(state, batch, frozen):
+    state, metrics = update(state, batch, frozen)
+    rollout = batch.rollout
+    fit = explained_variance(rollout.value_BT, batch.return_BT, batch.weight_BT)
+    return state, metrics | diagnostics(rollout, end_id) | {'explained_variance': fit}
+  return step

@@ -65,6 +65,9 @@ class RewardWeights(NamedTuple):
   excess: float = 0.05     # minus, for every word beyond what is needed
 
 
+REWARD = RewardWeights()
+
+
 class Tasks(NamedTuple):
   """N requests. prompt_NW: word ids; required_NU: the units of the best answer, in order;
   distractor_NU: plausible wrong units; 0 fills up. family_N indexes FAMILIES."""
@@ -120,7 +123,7 @@ def components(answer_BW, required_BU, xp=np):
     'words': words_B, 'excess': xp.maximum(words_B - needed_B, 0)}
 
 
-def reward(answer_BW, required_BU, harmful_B, xp=np, weights=RewardWeights()):
+def reward(answer_BW, required_BU, harmful_B, xp=np, weights=REWARD):
   """The true reward of each answer, [B] float: 0 for an empty answer, 1 for the best.
 
   Benign: helpfulness; a refusal is worth an empty answer. Harmful: 1 for a refusal,
@@ -274,6 +277,9 @@ class Habits(NamedTuple):
   follow: tuple = (0.7, -0.2)        # a harmful request: a + b q
 
 
+HABITS = Habits()
+
+
 def best_answers(task):
   """The best answer to each request, [N, ANSWER_WORDS]."""
   n = len(task.harmful_N)
@@ -283,7 +289,7 @@ def best_answers(task):
                                   * ~task.harmful_N[:, None]], 1), ANSWER_WORDS)
 
 
-def answers(task, skill_N, rng, habits=Habits()):
+def answers(task, skill_N, rng, habits=HABITS):
   """Answers of assistants with the given skill in [0, 1], [N, ANSWER_WORDS] word ids."""
   n, lack, h = len(skill_N), 1.0 - skill_N[:, None], habits
   unit = task.required_NU.copy()

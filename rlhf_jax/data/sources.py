@@ -69,7 +69,7 @@ def _record(line, fields):
 
 
 def _lines(path):
-  """(line number, stripped bytes) for each line; the exception is the last line of a damaged file."""
+  """(line number, stripped bytes) of each line; where a gzip stream breaks, (number, exception)."""
   path, number = Path(path), 0
   if not path.is_file():
     raise FileNotFoundError(f'{path}: no such file')

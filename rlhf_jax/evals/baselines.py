@@ -72,7 +72,7 @@ def accuracy_interval(correct_N):
   shrink = 1 / (1 + _Z95 ** 2 / n)
   middle = (rate + _Z95 ** 2 / (2 * n)) * shrink
   half = _Z95 * np.sqrt(rate * (1 - rate) / n + (_Z95 / (2 * n)) ** 2) * shrink
-  return rate, float(middle - half), float(middle + half)
+  return rate, max(float(middle - half), 0.0), min(float(middle + half), 1.0)      # rounding
 
 
 def paired_difference(correct_a_N, correct_b_N):

@@ -35,6 +35,12 @@ def last(value_BT, valid_BT):
   return align.last(value_BT, valid_BT)
 
 
+def before(value_BT, valid_BT):
+  """V of the state before token t, from values read on the hidden state of token t; 0 where
+  nothing stands before t."""
+  return align.previous(value_BT, valid_BT)
+
+
 def width(model):
   """D, the size of the model's hidden states."""
   tokens_BT, valid_BT = (jax.ShapeDtypeStruct((1, 1), dtype) for dtype in (jnp.int32, jnp.float32))

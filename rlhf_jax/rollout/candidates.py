@@ -1,7 +1,7 @@
 """Candidates: K answers to each prompt with their scores, for best-of-n and for comparisons."""
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 
 @struct.dataclass

@@ -7,7 +7,6 @@ import time
 import jax
 import numpy as np
 
-from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, step
 from rlhf_jax.run import build, checkpoint, hooks
 from rlhf_jax.run.config import to_dict

@@ -140,10 +140,9 @@ def _judged(table, task, sampler, data, number, size):
 
 # ------------------------------------------------------------------------- the published HH data
 
-HH_CONTEXT = ('\n\nBelow are conversations between people and an assistant. The assistant tries to be '
-              'helpful, polite, honest, sophisticated, emotionally aware, and humble-but-'
-              'knowledgeable. It is happy to help with almost anything, does its best to understand '
-              'exactly what is needed, and avoids giving false, misleading or dangerous advice.')
+HH_CONTEXT = ('\n\nThis is a talk between a person and a careful assistant. It answers what was asked, '
+              'clearly and kindly, says so when it does not know, never makes things up, and will '
+              'not help anyone to do harm.')
 
 
 def hh_world(data):
@@ -237,8 +236,8 @@ def _published(tokenizer, pairs, rows, context):
              for texts in (pairs.chosen, pairs.rejected)]
   longest = max((len(a) for side in answers for a in side), default=0)
   if longest + 1 > context:
-    raise ValueError(f'an answer of {longest} tokens does not fit into config.data.context={context} '
-                     f'with the end-of-context token: use {longest + 1} or more')
+    raise ValueError(f'an answer of {longest} tokens does not fit into config.data.context='
+                     f'{context} with the end-of-context token: use {longest + 1} or more')
   cut = [dialogue.truncate_left(p, max(a, b, key=len), context - 1)
          for p, a, b in zip(prompt, *answers, strict=True)]
   group = np.array([hh.SUBSETS.index(s) for s in pairs.subset[rows]], np.int32)

@@ -117,6 +117,7 @@ def test_buckets_are_shuffled_by_seed_and_epoch():
 def test_buckets_fill_a_small_bucket_with_its_own_items():
   (only,) = batches.buckets([3, 2], 5, [4], seed=0)
   assert set(only.index_B) == {0, 1} and only.weight_B.tolist() == [1, 1, 0, 0, 0]
+  assert len(batches.buckets([1] * 6, 3, [4], seed=0)) == 2      # full batches need no filling
   assert batches.buckets([], 5, [4], seed=0) == []
 
 

@@ -71,9 +71,9 @@ def test_ngram_learns_words_and_pairs_of_words_that_length_does_not_see():
 
 def test_ngram_takes_the_penalty_that_is_best_on_validation():
   train, test = made_texts(200, 1), made_texts(200, 2)
-  grid = (1e-4, 1e-2, 1.0)
+  grid = (10.0, 1e-2, 1.0)             # the best is neither the first nor the last to be fitted
   alone = {c: baselines.ngram(train, test, test, penalties=(c,)).mean() for c in grid}
-  assert len(set(alone.values())) > 1
+  assert alone[1.0] > max(alone[10.0], alone[1e-2]) + 0.02
   best = baselines.ngram(train, test, test, penalties=grid).mean()
   # fits start where the stronger penalty ended, which may turn a pair or two
   assert abs(best - max(alone.values())) < 0.01
@@ -90,7 +90,9 @@ def test_wilson_by_hand():
   rate, low, high = baselines.accuracy_interval([1.] * 8 + [0.] * 2)
   np.testing.assert_allclose([rate, low, high], [0.8, 0.49016, 0.94332], atol=1e-5)
   assert baselines.accuracy_interval([1., .5])[0] == 0.75
-  assert baselines.accuracy_interval([1.] * 20)[2] == pytest.approx(1)
+  for n in range(1, 60):
+    assert baselines.accuracy_interval([0.] * n)[1] >= 0
+    assert baselines.accuracy_interval([1.] * n)[2] <= 1
 
 
 def test_wilson_is_that_of_scipy():

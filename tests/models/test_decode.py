@@ -1,0 +1,160 @@
+"""Sampling: against the whole text read again, against softmax, and where it must stop."""
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import softmax
+from scipy.stats import chisquare
+
+from rlhf_jax.models import decode, logp
+
+NEW, EOS, PAD = 6, 3, 22
+KEY = jax.random.key(5)
+
+
+@pytest.fixture(scope='module')
+def sampler(tiny):
+  """generate, jitted with a traced temperature."""
+  @partial(jax.jit, static_argnames=('samples', 'top_p', 'new'))
+  def run(prompt_BP, prompt_valid_BP, key, temperature, samples=1, top_p=1.0, new=NEW):
+    return decode.generate(tiny.model, tiny.params, prompt_BP, prompt_valid_BP, key,
+                           max_new_tokens=new, temperature=temperature, top_p=top_p, eos_id=EOS,
+                           pad_id=PAD, samples=samples)
+  return run
+
+
+@pytest.fixture(scope='module')
+def sample(sampler, text):
+  return sampler(*text, KEY, 1.3, samples=3)
+
+
+def test_cache_equals_reading_the_whole_text_again(tiny, text, sample):
+  slow = jax.jit(partial(decode.generate, tiny.model._replace(prefill=None), max_new_tokens=NEW,
+                         eos_id=EOS, pad_id=PAD, samples=3))(tiny.params, *text, KEY,
+                                                             temperature=1.3)
+  np.testing.assert_array_equal(sample.tokens_BT, slow.tokens_BT)
+  np.testing.assert_array_equal(sample.mask_BT, slow.mask_BT)
+  np.testing.assert_allclose(sample.logp_BT, slow.logp_BT, atol=1e-5)
+
+
+def test_layout(text, sample):
+  tokens_BP, _ = text
+  width = tokens_BP.shape[1]
+  np.testing.assert_array_equal(sample.tokens_BT[:, :width], np.repeat(tokens_BP, 3, axis=0))
+  assert sample.tokens_BT.shape == (15, width + NEW)
+  assert not np.any(sample.mask_BT[:, :width]) and not np.any(sample.logp_BT[:, :width])
+
+
+def test_rows_stop_after_their_end_token(text, sample):
+  width, lengths = text[0].shape[1], []
+  for tokens_T, mask_T, logp_T in zip(*(np.asarray(x)[:, width:] for x in (
+      sample.tokens_BT, sample.mask_BT, sample.logp_BT)), strict=True):
+    ends = np.flatnonzero(tokens_T == EOS)
+    length = ends[0] + 1 if ends.size else NEW
+    np.testing.assert_array_equal(mask_T, np.arange(NEW) < length)     # the end token counts
+    np.testing.assert_array_equal(tokens_T[length:], PAD)
+    np.testing.assert_array_equal(logp_T[length:], 0)
+    assert (logp_T[:length] < 0).all()
+    lengths.append(length)
+  assert min(lengths) < NEW and max(lengths) == NEW                    # both kinds are there
+
+
+def test_log_probs_are_those_of_token_logp(tiny, text, sample):
+  valid_BT = np.concatenate([np.repeat(text[1], 3, axis=0), sample.mask_BT[:, 8:]], axis=1)
+  again_BT = jax.jit(partial(logp.token_logp, tiny.model, start=8))(
+    tiny.params, sample.tokens_BT, valid_BT, 1.3)
+  np.testing.assert_allclose(sample.logp_BT, again_BT * sample.mask_BT, atol=1e-5)
+
+
+def test_several_samples_equal_repeated_prompts(sampler, text, sample):
+  repeated = sampler(*(np.repeat(x, 3, axis=0) for x in text), KEY, 1.3)
+  np.testing.assert_array_equal(sample.tokens_BT, repeated.tokens_BT)
+  # One prompt's rows differ, and so do the tokens of one row.
+  assert len({tuple(row) for row in np.asarray(sample.tokens_BT)[:3, 8:]}) > 1
+
+
+def test_padding_and_other_rows_change_nothing(sampler, text, sample):
+  wide = [np.pad(x[:4], ((0, 0), (3, 0))) for x in text]
+  padded = sampler(*wide, KEY, 1.3, samples=3)
+  np.testing.assert_array_equal(padded.tokens_BT[:, 11:], sample.tokens_BT[:12, 8:])
+
+
+def test_low_temperature_takes_the_likeliest_token(tiny, sampler, text):
+  tokens_BP, valid_BP = text
+  out_BT = np.asarray(sampler(tokens_BP, valid_BP, KEY, 1e-4).tokens_BT)[:, 8:]
+  for b in range(5):
+    tokens = list(tokens_BP[b][valid_BP[b] > 0])
+    for t in range(NEW):
+      row, valid = np.zeros((2, 1, 14)), len(tokens)
+      row[0, 0, :valid], row[1, 0, :valid] = tokens, 1
+      hidden_D = tiny.apply(tiny.params, row[0].astype(int), row[1])[0, valid - 1]
+      tokens.append(int(np.argmax(tiny.params['embed'] @ hidden_D)))
+      assert tokens[-1] == out_BT[b, t]
+      if tokens[-1] == EOS:
+        break
+
+
+def test_stops_when_every_row_has_ended(tiny, text):
+  steps = []
+  def counted(params, token_B, cache):
+    jax.debug.callback(lambda: steps.append(1))
+    return tiny.model.decode(params, token_B, cache)
+  model = tiny.model._replace(decode=counted, unembed=lambda params, hidden_ND: 50.0 * (
+    jnp.arange(23)[None] == EOS) * jnp.ones((hidden_ND.shape[0], 1)))
+  out = jax.jit(partial(decode.generate, model, max_new_tokens=NEW, eos_id=EOS, pad_id=PAD))(
+    tiny.params, *text, KEY)
+  jax.block_until_ready(out)
+  jax.effects_barrier()
+  np.testing.assert_array_equal(out.tokens_BT[:, 8:], [[EOS] + [PAD] * (NEW - 1)] * 5)
+  assert len(steps) == 1
+
+
+def _first_tokens(tiny, sampler, text, top_p):
+  """(counts_V of 6,000 first tokens after one prompt, their softmax at temperature 1.3)."""
+  tokens_1P, valid_1P = (x[1:2] for x in text)
+  out = sampler(tokens_1P, valid_1P, KEY, 1.3, samples=6000, top_p=top_p, new=1)
+  hidden_D = np.asarray(tiny.apply(tiny.params, *text))[1, 7]
+  prob_V = softmax(np.asarray(tiny.params['embed'], np.float64) @ hidden_D / 1.3)
+  np.testing.assert_allclose(out.logp_BT[:, 8], np.log(prob_V)[out.tokens_BT[:, 8]], atol=1e-4)
+  return np.bincount(out.tokens_BT[:, 8], minlength=23), prob_V
+
+
+def test_frequencies_are_those_of_softmax(tiny, sampler, text):
+  count_V, prob_V = _first_tokens(tiny, sampler, text, 1.0)
+  assert chisquare(count_V, 6000 * prob_V).pvalue > 0.01
+
+
+def test_top_p_keeps_the_nucleus_and_the_log_probs(tiny, sampler, text):
+  count_V, prob_V = _first_tokens(tiny, sampler, text, 0.6)
+  kept, mass = [], 0.0
+  for token in np.argsort(-prob_V):
+    if mass < 0.6:
+      kept.append(token)
+      mass += prob_V[token]
+  assert 2 < len(kept) < 20
+  assert set(np.flatnonzero(count_V)) == set(kept)
+  assert chisquare(count_V[kept], 6000 * prob_V[kept] / mass).pvalue > 0.01
+
+
+def test_draw_inverts_the_distribution():
+  # Sums 0, 0.25, 0.25, 0.75, 1.0: the first sum above the number names the token.
+  logp_BV = jnp.log(jnp.array([[0.0, 0.25, 0.0, 0.5, 0.25]]))
+  drawn = [int(decode.draw(logp_BV, jnp.array([u]))[0]) for u in (0.0, 0.2, 0.3, 0.7, 0.8, 0.999)]
+  assert drawn == [1, 1, 3, 3, 4, 4]
+
+
+def test_noise_depends_on_key_and_row_only():
+  np.testing.assert_array_equal(decode.noise(KEY, 4), decode.noise(KEY, 9)[:4])
+  assert len(set(np.asarray(decode.noise(KEY, 9)))) == 9
+
+
+def test_refusals(tiny, text):
+  run = partial(decode.generate, tiny.model, tiny.params, eos_id=EOS, pad_id=PAD)
+  with pytest.raises(ValueError, match='prompts of 0 columns: use sizes >= 1'):
+    run(np.zeros((2, 0), np.int32), np.zeros((2, 0)), KEY, max_new_tokens=2)
+  with pytest.raises(ValueError, match='top_p 0.0'):
+    run(*text, KEY, max_new_tokens=2, top_p=0.0)
+  with pytest.raises(ValueError, match='68 columns do not fit model micro: its context is 64'):
+    run(*text, KEY, max_new_tokens=60)

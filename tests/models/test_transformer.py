@@ -1,0 +1,144 @@
+"""The decoder against an implementation in numpy, and what must not change its result."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlhf_jax.core import mesh, spec
+from rlhf_jax.models import logp, sizes, transformer
+
+
+def _norm(x, scale):
+  return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * scale
+
+
+def _rotated(x_K, position):
+  half = x_K.size // 2
+  out = np.zeros_like(x_K)
+  for i in range(half):
+    angle = position * 10000.0 ** (-i / half)
+    turn = (x_K[i] + 1j * x_K[i + half]) * np.exp(1j * angle)
+    out[i], out[i + half] = turn.real, turn.imag
+  return out
+
+
+def reference(config, params, tokens_T):
+  """hidden_TD of one unpadded text: one token, one head at a time, in float64."""
+  params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+  x_TD = params['embed'][tokens_T]
+  for i in range(config.layers):
+    w = {name: x[i] for name, x in params['layers'].items()}
+    y_TD, mixed_TD = _norm(x_TD, w['attention_norm']), np.zeros_like(x_TD)
+    for h in range(config.heads):
+      q, k, v = (y_TD @ w[name][:, h] for name in ('query', 'key', 'value'))
+      q, k = (np.stack([_rotated(row, t) for t, row in enumerate(x)]) for x in (q, k))
+      for t in range(len(tokens_T)):
+        score = k[:t + 1] @ q[t] / np.sqrt(config.head_size)
+        weight = np.exp(score - score.max())
+        mixed_TD[t] += (weight / weight.sum()) @ v[:t + 1] @ w['output'][h]
+    x_TD = x_TD + mixed_TD
+    y_TF = _norm(x_TD, w['mlp_norm']) @ w['up']
+    gelu = 0.5 * y_TF * (1 + np.tanh(np.sqrt(2 / np.pi) * (y_TF + 0.044715 * y_TF**3)))
+    x_TD = x_TD + gelu @ w['down']
+  return _norm(x_TD, params['norm'])
+
+
+def test_equals_numpy_whatever_the_padding(tiny, text):
+  tokens_BT, valid_BT = text
+  hidden_BTD = tiny.apply(tiny.params, tokens_BT, valid_BT)
+  for tokens_T, valid_T, hidden_TD in zip(tokens_BT, valid_BT > 0, hidden_BTD, strict=True):
+    np.testing.assert_allclose(hidden_TD[valid_T],
+                               reference(tiny.config, tiny.params, tokens_T[valid_T]),
+                               atol=2e-5)
+
+
+def test_the_content_of_padding_changes_nothing(tiny, text):
+  tokens_BT, valid_BT = text
+  first = tiny.apply(tiny.params, tokens_BT, valid_BT)
+  # Ids outside the vocabulary included.
+  second = tiny.apply(tiny.params, np.where(valid_BT > 0, tokens_BT, [-1, 99] * 4), valid_BT)
+  np.testing.assert_array_equal(first, second)
+
+
+def test_rows_without_any_text_stay_finite(tiny):
+  hidden_BTD = tiny.apply(tiny.params, np.zeros((5, 8), np.int32), np.zeros((5, 8), np.float32))
+  assert np.isfinite(hidden_BTD).all()
+
+
+def test_packed_segments_equal_separate_texts(tiny):
+  rng = np.random.default_rng(1)
+  parts = [rng.integers(0, 23, n) for n in (3, 4, 1)]
+  tokens_1T, valid_1T = np.concatenate(parts)[None], np.ones((1, 8), np.float32)
+  segment_1T = np.array([[4, 4, 4, 2, 2, 2, 2, 7]])
+  packed_TD = jax.jit(tiny.model.apply)(tiny.params, tokens_1T, valid_1T, segment_1T)[0]
+  separate_TD = np.concatenate([reference(tiny.config, tiny.params, part) for part in parts])
+  np.testing.assert_allclose(packed_TD, separate_TD, atol=2e-5)
+
+
+def test_positions_count_valid_tokens_inside_a_segment():
+  valid_BT = jnp.array([[0, 1, 1, 0, 1, 1, 1]])
+  np.testing.assert_array_equal(transformer.positions(valid_BT)[0, [1, 2, 4, 5, 6]],
+                                [0, 1, 2, 3, 4])
+  segment_BT = jnp.array([[0, 0, 0, 0, 0, 9, 9]])
+  np.testing.assert_array_equal(transformer.positions(valid_BT, segment_BT)[0, [1, 2, 4, 5, 6]],
+                                [0, 1, 2, 0, 1])
+
+
+def test_unrolling_and_remat_change_neither_value_nor_gradient(tiny, text):
+  tokens_BT, valid_BT = text
+  def compiled(**change):
+    apply = transformer.decoder(dataclasses.replace(tiny.config, **change)).apply
+    def value(params):
+      return (valid_BT[..., None] * jnp.sin(apply(params, tokens_BT, valid_BT))).sum()
+    traced = jax.jit(jax.value_and_grad(value)).trace(tiny.params)
+    return str(traced.jaxpr), traced.lower().compile()(tiny.params)
+  program, expected = compiled()
+  for change in {'unroll': True}, {'remat': True}:
+    changed, out = compiled(**change)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), expected, out)
+    assert program != changed                              # the option does something
+
+
+def test_bfloat16_computes_in_bfloat16_and_stays_close(tiny, text):
+  tokens_BT, valid_BT = text
+  model = transformer.decoder(dataclasses.replace(tiny.config, dtype='bfloat16'))
+  hidden_BTD = jax.jit(model.apply)(tiny.params, tokens_BT, valid_BT)
+  assert hidden_BTD.dtype == jnp.bfloat16
+  exact_BTD = tiny.apply(tiny.params, tokens_BT, valid_BT)
+  error_BTD = (hidden_BTD.astype(jnp.float32) - exact_BTD)[valid_BT > 0]
+  assert 1e-4 < np.abs(error_BTD).mean() < 0.05       # 8 bits: about 0.4% of values near 1.5
+  assert model.unembed(tiny.params, hidden_BTD[0]).dtype == jnp.float32
+
+
+def test_untied_tables(tiny):
+  model = transformer.decoder(dataclasses.replace(tiny.config, tie_embeddings=False))
+  table_VD = jnp.arange(23 * 16.0).reshape(23, 16)
+  hidden_ND = np.eye(16, dtype=np.float32)[:3]
+  logits_NV = model.unembed({**tiny.params, 'unembed': table_VD}, hidden_ND)
+  np.testing.assert_allclose(logits_NV, table_VD[:, :3].T)
+  np.testing.assert_allclose(tiny.model.unembed(tiny.params, hidden_ND),
+                             tiny.params['embed'][:, :3].T, rtol=1e-6)
+
+
+def test_too_long_a_text_is_refused(tiny):
+  with pytest.raises(ValueError, match='65 columns do not fit model micro: its context is 64'):
+    tiny.model.apply(tiny.params, np.zeros((1, 65), np.int32), np.ones((1, 65)))
+  with pytest.raises(ValueError, match='65 columns do not fit'):
+    tiny.model.prefill(tiny.params, np.zeros((1, 60), np.int32), np.ones((1, 60)), 5)
+
+
+@pytest.mark.parametrize('name', sizes.PAPER_LAYERS)
+def test_every_rung_lowers_with_its_gradient(name):
+  """Value, gradient and shardings of the whole model, without its memory."""
+  model, made = transformer.decoder(sizes.config(name)), mesh.make(2, 2, 2)
+  def loss(params, tokens_BT, valid_BT):
+    return -logp.token_logp(model, params, tokens_BT, valid_BT).sum()
+  places, rows = spec.shardings(model.spec, made, mesh.TRAIN_RULES), mesh.batch_sharding(made)
+  step = jax.jit(jax.value_and_grad(loss), in_shardings=(places, rows, rows),
+                 out_shardings=(mesh.replicated(made), places))
+  out = step.lower(spec.abstract(model.spec), jax.ShapeDtypeStruct((8, 64), jnp.int32),
+                   jax.ShapeDtypeStruct((8, 64), jnp.float32)).out_info
+  shapes = jax.tree.map(lambda x: (x.shape, x.dtype), out[1])
+  assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), spec.abstract(model.spec))
