@@ -18,6 +18,9 @@ LAPTOP = {
 }
 
 
+RUNG = 'mini'          # of the quickstart and of the default configs
+
+
 def laptop(key):
   return LAPTOP[key][0]
 

@@ -6,6 +6,7 @@ The release holds the comparisons kept for training: no strengths, no ties. Chec
 published files are not part of this package: TFDS records those of the first download beside it.
 """
 import hashlib
+import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +53,9 @@ class HhRlhf(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager):
     urls = {split: f'{PUBLISHED}/{self.builder_config.name}/{split}.jsonl.gz' for split in SPLITS}
+    if not self.files:      # fail at once where there is no network: TFDS would try for minutes
+      request = urllib.request.Request(urls['train'], method='HEAD')
+      urllib.request.urlopen(request, timeout=30).close()
     files = self.files or dl_manager.download(urls)
     return {split: self._generate_examples(split, files[split]) for split in SPLITS}
 

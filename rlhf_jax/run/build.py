@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec
@@ -44,16 +45,17 @@ def place(tree, specs, mesh):
   return jax.device_put(tree, spec.shardings(specs, mesh, meshes.TRAIN_RULES))
 
 
-def role(workdir, mesh, wrap=lambda model: model):
-  """The Role saved in a run directory. wrap(model) adds the heads it was trained with."""
-  from ml_collections import ConfigDict
+def role(workdir, mesh, wrap=lambda model: model, part=None):
+  """The Role saved in a run directory. wrap(model) adds the heads it was trained with; part names
+  one entry of the parameters, 'policy' in a PPO run."""
   config = ConfigDict(rundir.read_config(workdir))
   tokenizer = tokenizers.load(f'{workdir}/tokenizer.json')
   network = wrap(model(config, tokenizer.vocab_size))
   shardings = spec.shardings(network.spec, mesh, meshes.TRAIN_RULES)
   abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
                           spec.abstract(network.spec), shardings)
-  return Role(network, checkpoint.load_params(workdir, abstract), tokenizer, network.spec)
+  params = checkpoint.load_params(workdir, abstract, part, meshes.replicated(mesh))
+  return Role(network, params, tokenizer, network.spec)
 
 
 def check_same_model(config, workdir):

@@ -5,7 +5,6 @@ Orbax does not notice a flipped byte in array data nor a half-written step, so e
 stored and checked, and restoring takes the newest step that verifies. The digest is computed where
 all shards are addressable, that is in single-process runs.
 """
-import json
 import logging
 import pathlib
 import zlib
@@ -82,9 +81,10 @@ def restore(mngr, state):
   return state, 0
 
 
-def load_params(workdir, abstract):
+def load_params(workdir, abstract, part=None, elsewhere=None):
   """The parameters of a finished or running run's newest checkpoint, shaped and placed as
-  `abstract`. A missing checkpoint or other shapes are refused in one line."""
+  `abstract`; with `part`, that entry of them, the others being read to sharding `elsewhere` and let
+  go. A missing checkpoint or other shapes are refused in one line."""
   folder = _folder(workdir)
   if not folder.is_dir():
     raise FileNotFoundError(f'{workdir}: no checkpoints here; run the stage that makes it first, or '
@@ -93,9 +93,13 @@ def load_params(workdir, abstract):
     step = mngr.latest_step()
     if step is None:
       raise FileNotFoundError(f'{workdir}: its checkpoint folder is empty; run that stage first')
-    stored = mngr.item_metadata(step)["params"].tree
-    check_shapes(workdir, stored, abstract)
-    return _restore(mngr, step, {'params': abstract}).params
+    stored = mngr.item_metadata(step)['params'].tree
+    if part is None:
+      check_shapes(workdir, stored, abstract)
+      return _restore(mngr, step, {'params': abstract}).params
+    check_shapes(workdir, stored[part], abstract)
+    others = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=elsewhere), stored)
+    return _restore(mngr, step, {'params': others | {part: abstract}}).params[part]
 
 
 def check_shapes(workdir, stored, abstract):
@@ -109,11 +113,3 @@ def check_shapes(workdir, stored, abstract):
       raise ValueError(f'{workdir}: parameter {path} has shape {tuple(have[path].shape)}, the '
                        f'configured model wants {tuple(want[path].shape)}: check config.model and '
                        'the vocabulary size')
-
-
-def read_config(workdir):
-  """The resolved config of a run directory, a plain dictionary."""
-  path = pathlib.Path(workdir) / 'config.json'
-  if not path.is_file():
-    raise FileNotFoundError(f'{workdir}: not a run directory (no config.json); run that stage first')
-  return json.loads(path.read_text())

@@ -3,9 +3,11 @@ import gzip
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -128,12 +130,12 @@ def test_the_loser_of_a_race_reads_what_the_winner_prepared(tmp_path, monkeypatc
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-  """The published layout on a web server of this machine; yields the list of paths asked for."""
+  """The published layout on a web server of this machine; yields what it was asked for."""
   asked = []
 
   class Handler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
-      asked.append(self.path)
+      asked.append((self.command, self.path))
 
   folder = publish(tmp_path / 'web') / 'hh-rlhf'
   server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(Handler, directory=folder))
@@ -150,14 +152,28 @@ def test_without_a_folder_the_files_are_downloaded_once(tmp_path, published):
   for _ in range(2):
     pairs = hh.load_pairs(cache_dir=tmp_path / 'cache', subsets=[SUBSET])
     assert list(pairs.prompt + pairs.chosen) == [r['chosen'] for r in TRAIN + TEST]
-  assert sorted(published) == [f'/{SUBSET}/test.jsonl.gz', f'/{SUBSET}/train.jsonl.gz']
+  assert sorted(path for command, path in published if command == 'GET') == [
+    f'/{SUBSET}/test.jsonl.gz', f'/{SUBSET}/train.jsonl.gz']
 
 
-def test_a_failed_download_names_the_remedy(tmp_path, published):
-  with pytest.raises(ConnectionError, match='no harmless-base from .*RLHF_DATA_DIR') as error:
-    hh.load_pairs(cache_dir=tmp_path / 'cache', subsets=['harmless-base'])
+@pytest.mark.parametrize('missing', ['train', 'test'])
+def test_a_failed_download_names_the_remedy(tmp_path, published, missing):
+  (tmp_path / 'web' / 'hh-rlhf' / SUBSET / f'{missing}.jsonl.gz').unlink()
+  with pytest.raises(ConnectionError, match=f'no {SUBSET} from .*RLHF_DATA_DIR.*404') as error:
+    hh.load_pairs(cache_dir=tmp_path / 'cache', subsets=[SUBSET])
   assert '\n' not in str(error.value)
   assert not list((tmp_path / 'cache').rglob('*.array_record*'))
+
+
+def test_without_a_network_the_download_fails_at_once(tmp_path, monkeypatch):
+  monkeypatch.delenv(sources.DATA_VARIABLE, raising=False)
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    monkeypatch.setattr(hh, 'PUBLISHED', f'http://127.0.0.1:{free.getsockname()[1]}')
+  start = time.monotonic()
+  with pytest.raises(ConnectionError, match='RLHF_DATA_DIR'):
+    hh.load_pairs(cache_dir=tmp_path / 'cache', subsets=[SUBSET])
+  assert time.monotonic() - start < 60
 
 
 def test_tensorflow_is_never_imported(tmp_path):

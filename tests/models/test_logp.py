@@ -62,7 +62,7 @@ def test_start_leaves_out_columns(tiny, text):
 def test_nothing_after_a_token_matters(tiny, text):
   tokens_BT, valid_BT = text
   other_BT = np.where(np.arange(8) < 5, tokens_BT, (tokens_BT + 1) % 23)
-  function = jax.jit(lambda tokens_BT: logp.token_logp(tiny.model, tiny.params, tokens_BT, valid_BT))
+  function = jax.jit(lambda x_BT: logp.token_logp(tiny.model, tiny.params, x_BT, valid_BT))
   first, second = function(tokens_BT), function(other_BT)
   np.testing.assert_array_equal(first[:, :5], second[:, :5])
   assert np.abs(first[0, 5:] - second[0, 5:]).min() > 0
