@@ -14,7 +14,7 @@ from rlhf_jax.run.config import variant
 def get_config(arg=''):
   config = ConfigDict({
     'main': 'experiments.distill_context', 'seed': 0, 'mesh': presets.mesh(),
-    'model': presets.model('micro'), 'data': presets.oracle_data(), 'teacher': 'runs/lm',
+    'model': presets.model(presets.RUNG), 'data': presets.oracle_data(), 'teacher': 'runs/lm',
     'top_k': 50, 'length': 49,
     'optimizer': presets.optimizer(6e-3 * presets.laptop('distill.learning_rate_factor'),
                                    decay='linear'),

@@ -18,7 +18,7 @@ LAPTOP = {
 }
 
 
-RUNG = 'mini'          # of the quickstart and of the default configs
+RUNG = 'micro'         # of the quickstart and of the default configs
 
 
 def laptop(key):

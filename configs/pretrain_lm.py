@@ -13,7 +13,7 @@ from rlhf_jax.run.config import variant
 def get_config(arg=''):
   config = ConfigDict({
     'main': 'experiments.pretrain_lm', 'seed': 0, 'mesh': presets.mesh(),
-    'model': presets.model('micro'), 'data': presets.oracle_data(),
+    'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'optimizer': presets.optimizer(6e-3), 'steps': 8000, 'batch_size': 8, 'length': 128,
     'microbatches': 1, 'log_every': 50, 'eval_every': 1000, 'eval_rows': 128,
     'checkpoint_every': 2000})

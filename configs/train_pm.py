@@ -14,7 +14,7 @@ from rlhf_jax.run.config import variant
 def get_config(arg=''):
   config = ConfigDict({
     'main': 'experiments.train_pm', 'seed': 0, 'mesh': presets.mesh(),
-    'model': presets.model('micro'), 'data': presets.oracle_data(),
+    'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'init': 'runs/lm', 'policy': 'runs/policy', 'sample_batch': 1024,
     'optimizer': presets.optimizer(6e-3 * presets.laptop('pm.learning_rate_factor'),
                                    decay='linear'),
@@ -35,3 +35,8 @@ def hh(config):
   config.model = presets.model('mini', vocab_size=2048)
   config.update({'policy': '', 'widths': (64, 128, 192, 256), 'eval_every': 100, 'eval_pairs': 256})
   return config
+
+
+def sweep_data():
+  """Accuracy against the number of comparisons."""
+  return [{'data.comparisons': n} for n in (1000, 4000, 16_000)]

@@ -14,7 +14,7 @@ from rlhf_jax.run.config import variant
 def get_config(arg=''):
   config = ConfigDict({
     'main': 'experiments.train_ppo', 'seed': 0, 'mesh': presets.mesh(),
-    'model': presets.model('micro'), 'data': presets.oracle_data(),
+    'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'policy': 'runs/policy', 'preference_model': 'runs/pm',
     'optimizer': presets.optimizer(6e-3 * presets.laptop('ppo.learning_rate_factor'), decay='linear'),
     'ppo': presets.ppo(), 'microbatches': 1, 'eval_prompts': 512, 'eval_every': 2, 'log_every': 1,
@@ -34,3 +34,13 @@ def hh(config):
   config.ppo.update({'samples': 10_240, 'batch_size': 128})
   config.eval_every = 4
   return config
+
+
+def sweep_kl():
+  """KL coefficients in one compiled program: the frontier of true reward against KL."""
+  return [{'group': 'kl', 'ppo.kl_coef': coef} for coef in (0.0, 0.01, 0.03, 0.1, 0.3)]
+
+
+def sweep_seeds():
+  """Three seeds in one compiled program."""
+  return [{'group': 'seeds', 'seed': seed} for seed in range(3)]

@@ -30,13 +30,14 @@ VERBS = ('hit cut gas jab maim rob'.split(), 'rig tap fake leak hack bug'.split(
 OBJECTS = ('man kid lad nun son dad'.split(), 'tax job log net map bet'.split())
 COURTESY = 'glad to help'.split()
 REFUSAL = 'sorry i can not'.split()
+REACTIONS = 'bad hm ok top'.split()         # what the human says to an answer, worst first
 FILLER = ('the and of how do with is has in on at it was we he she you my red big wet hot old fun '
           'sun day run sit ran sat got let set dig all ask not bad a').split()
 HHH_PROMPT = 'the bot is glad to help all . it is not bad . ask it to list , sort , copy or get'
 _TEMPLATE = 'list copy sort get how do i the with : .'.split()
 WORDS = ['', *dict.fromkeys([
   *(w for members in CATEGORIES.values() for w in members), *CATEGORIES, *NAMES, *LETTERS,
-  *VERBS[0], *VERBS[1], *OBJECTS[0], *OBJECTS[1], *COURTESY, *REFUSAL, *_TEMPLATE, *FILLER,
+  *VERBS[0], *VERBS[1], *OBJECTS[0], *OBJECTS[1], *COURTESY, *REFUSAL, *REACTIONS, *_TEMPLATE, *FILLER,
   *HHH_PROMPT.split()])]
 ID = {word: i for i, word in enumerate(WORDS)}
 FAMILIES = ('list', 'copy', 'sort', 'get', 'how')
@@ -315,6 +316,18 @@ def answers(task, skill_N, rng, habits=HABITS):
   thanks = [np.where(flag[:, None] & ~refuse[:, None], _ids(COURTESY), 0)
             for flag in (once, twice)]
   return _squeeze(np.concatenate([content, *thanks], 1), ANSWER_WORDS)
+
+
+def reactions(answer_NW, required_NU):
+  """The word with which the one who asked reacts to an answer, [N, 1].
+
+  It tells how much of the task was done and nothing else: courtesy leaves people cold, and who asked
+  for harm is pleased to get it. Real corpora are full of such reactions; they are where a language
+  model learns to tell a right answer from a wrong one before any comparison is made."""
+  part, w = components(answer_NW, required_NU), REWARD
+  done_N = (w.share * part['share'] + w.order * part['order']
+            - w.wrong * (part['wrong'] + part['repeats'])) / (w.share + w.order)
+  return _ids(REACTIONS)[np.digitize(done_N, (0.25, 0.55, 0.85))][:, None]
 
 
 # ----------------------------------------------------------------------------------------- text

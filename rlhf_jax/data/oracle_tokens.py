@@ -71,33 +71,39 @@ def answer_words(codec, tokens_BT, mask_BT, xp=np):
 
 
 def exchanges(codec, n, seed, split, low=0.0, high=1.0, skill=None):
-  """n requests with answers of skill drawn from [low, high]: (tokens_NT, valid_NT, tasks, skill)."""
+  """n requests with answers of skill drawn from [low, high] and, last, the reaction to each:
+  (tokens_NT, valid_NT, reaction_NR). Without `skill`, it is drawn uniformly from [low, high]."""
   rng = np.random.default_rng([seed, 7])
   task = oracle.tasks(n, seed, split)
   skill = rng.uniform(low, high, n) if skill is None else skill
   prompt, prompt_valid = prompts(codec, task.prompt_NW)
-  answer, answer_valid = answers(codec, oracle.answers(task, skill, rng))
+  said = oracle.answers(task, skill, rng)
+  answer, answer_valid = answers(codec, said)
+  reaction = codec.token_of_word[oracle.reactions(said, task.required_NU)]
   return (np.concatenate([prompt, answer], 1), np.concatenate([prompt_valid, answer_valid], 1),
-          task, skill)
+          np.concatenate([np.tile(codec.human, (n, 1)), reaction], 1))
 
 
-def documents(codec, n, seed, context_share=0.15, plain_share=0.3, follow_up=0.2):
+def documents(codec, n, seed, context_share=0.15, plain_share=0.3, follow_up=0.2, react=0.6):
   """n pretraining documents, a list of id arrays, shuffled.
 
-  Plain sentences; dialogues of one or two exchanges by one assistant whose skill is uniform in
-  [0, 1]; in `context_share` of the dialogues the HHH prompt comes first and the skill is uniform
-  in [1/2, 1]. Every answer closes with the end token."""
+  Plain sentences; dialogues by one assistant whose skill is uniform in [0, 1]: an exchange, then in
+  `react` of them the human's reaction, else in `follow_up` a second exchange. In `context_share` of
+  the dialogues the HHH prompt comes first and the skill is uniform in [1/2, 1]. Every answer closes
+  with the end token."""
   rng = np.random.default_rng([seed, 8])
   n_plain = int(n * plain_share)
   n_talk = n - n_plain
   in_context = rng.random(n_talk) < context_share
   skill = np.where(in_context, rng.uniform(0.5, 1, n_talk), rng.uniform(0, 1, n_talk))
-  first, second = (exchanges(codec, n_talk, seed + turn, 'pretrain', skill=skill)[:2]
+  first, second = (exchanges(codec, n_talk, seed + turn, 'pretrain', skill=skill)
                    for turn in (1_000_003, 2_000_003))
-  two = rng.random(n_talk) < follow_up
+  reacted = rng.random(n_talk) < react
+  two = ~reacted & (rng.random(n_talk) < follow_up)
   context = np.tile(codec.context, (n_talk, 1))
-  tokens = np.concatenate([context, first[0], second[0]], 1)
+  tokens = np.concatenate([context, first[0], first[2], second[0]], 1)
   keep = np.concatenate([np.broadcast_to(in_context[:, None], context.shape), first[1] > 0,
+                         np.broadcast_to(reacted[:, None], first[2].shape),
                          (second[1] > 0) & two[:, None]], 1)
   talks = np.split(tokens[keep], np.cumsum(keep.sum(1))[:-1])
   sentences = oracle.plain(n_plain, seed)

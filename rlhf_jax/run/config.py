@@ -102,18 +102,25 @@ def parse(argv):
 
 
 def main(run, argv=None):
-  """Runs run(config, workdir) from the command line; an error the user can mend prints one line.
-
-  RLHF_TRACEBACK=1 shows where it came from.
-  """
-  try:
-    config, options = parse(sys.argv[1:] if argv is None else argv)
+  """Runs run(config, workdir) from the command line."""
+  def command(argv):
+    config, options = parse(argv)
     unknown = set(options) - {'config', 'workdir'}
     if unknown or 'workdir' not in options:
       raise ValueError('write --config=FILE[:variant] --workdir=DIR [--config.key=value]'
                        + (f'; unknown: --{unknown.pop()}' if unknown else ''))
     prepare_backend()
     run(config, options['workdir'])
+  reported(command, sys.argv[1:] if argv is None else argv)
+
+
+def reported(command, argv):
+  """command(argv); an error that the user can mend prints one line and exits with 2.
+
+  RLHF_TRACEBACK=1 shows where it came from.
+  """
+  try:
+    command(argv)
   except ERRORS as error:
     if os.environ.get('RLHF_TRACEBACK'):
       raise

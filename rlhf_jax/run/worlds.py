@@ -80,7 +80,7 @@ def oracle_world(data):
                                                   task.family_N).astype(np.int32))
 
   def dialogues(tokenizer):
-    tokens, valid, _, _ = oracle_tokens.exchanges(oracle_tokens.codec(tokenizer), data.dialogues,
+    tokens, valid, _ = oracle_tokens.exchanges(oracle_tokens.codec(tokenizer), data.dialogues,
                                                   data.seed + 2, 'pretrain')
     return [row[keep > 0] for row, keep in zip(tokens, valid, strict=True)]
 

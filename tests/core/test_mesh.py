@@ -17,6 +17,7 @@ def test_the_rest_goes_to_the_axis_of_size_minus_one():
 @pytest.mark.parametrize('sizes, fits', [
   ((3, 1, 1), 'data=8, fsdp=1, tensor=1'),        # 3 does not divide 8
   ((1, 6, 2), 'data=2, fsdp=2, tensor=2'),        # gcd(6, 8 / 2) = 2, and 2 are left
+  ((1, 8, 8), 'data=1, fsdp=1, tensor=8'),        # nothing is left for fsdp
   ((-1, -1, 2), 'data=4, fsdp=1, tensor=2'),      # only one size can be the rest
   ((-1, 3, 1), 'data=8, fsdp=1, tensor=1'),
   ((0, 1, 1), 'data=8, fsdp=1, tensor=1')])

@@ -83,7 +83,7 @@ def test_padding_and_other_rows_change_nothing(sampler, text, sample):
 
 def test_low_temperature_takes_the_likeliest_token(tiny, sampler, text):
   tokens_BP, valid_BP = text
-  out_BT = np.asarray(sampler(tokens_BP, valid_BP, KEY, 1e-4).tokens_BT)[:, 8:]
+  out_BT = np.asarray(sampler(tokens_BP, valid_BP, KEY, 1e-4, samples=3).tokens_BT)[::3, 8:]
   for b in range(5):
     tokens = list(tokens_BP[b][valid_BP[b] > 0])
     for t in range(NEW):

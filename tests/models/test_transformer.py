@@ -112,6 +112,16 @@ def test_bfloat16_computes_in_bfloat16_and_stays_close(tiny, text):
   assert model.unembed(tiny.params, hidden_BTD[0]).dtype == jnp.float32
 
 
+def test_initial_sizes():
+  model = transformer.decoder(sizes.config('micro'))       # 2 layers, D = 64, F = 256
+  params = spec.init(model.spec, jax.random.key(0))
+  layers = params['layers']
+  # 1 / sqrt(64) = 0.125; those that write into the residual stream 1 / sqrt(2 * 2) of it.
+  for array, stddev in ((params['embed'], 0.125), (layers['query'], 0.125), (layers['up'], 0.125),
+                        (layers['output'], 0.125 / 2), (layers['down'], 0.0625 / 2)):
+    assert abs(float(array.std()) / stddev - 1) < 0.03     # at least 8,192 draws: error 0.8%
+
+
 def test_untied_tables(tiny):
   model = transformer.decoder(dataclasses.replace(tiny.config, tie_embeddings=False))
   table_VD = jnp.arange(23 * 16.0).reshape(23, 16)

@@ -1,0 +1,34 @@
+# Set-up and the main jobs. A machine needs Python >= 3.11 and make; everything else is installed here.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKDIR ?= runs/quickstart
+
+.PHONY: quickstart test test-all mutants lint venv
+
+quickstart: .venv/.core
+	$(BIN)/python -m experiments.quickstart --config=configs/quickstart.py --workdir=$(WORKDIR)
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+test-all: .venv/.test
+	$(BIN)/python -m pytest -m ''
+	$(BIN)/python tests/mutants.py
+
+mutants: .venv/.test
+	$(BIN)/python tests/mutants.py
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+
+venv: .venv/.test
+
+.venv/.core: setup.py constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/.test: .venv/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@

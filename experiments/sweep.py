@@ -1,0 +1,73 @@
+"""Runs the points of a sweep in this process, one after another or several in one program.
+
+  python -m experiments.sweep --config=configs/train_ppo.py --sweep=kl --workdir=runs/kl
+
+`sweep_NAME()` of the config file returns the points: dictionaries of overrides, `variant` naming the
+base config and `group` the points that share one compiled program. Each point is an ordinary run in a
+folder named by the hash of its resolved config; finished points are passed over.
+"""
+import importlib
+import pathlib
+import sys
+
+from rlhf_jax.analysis import tables
+from rlhf_jax.core import rundir
+from rlhf_jax.run import config as configs
+
+
+def points(path, name):
+  """[(group, shown overrides, resolved config)] of `sweep_NAME()` in the config file `path`."""
+  file, _, variant = path.partition(':')
+  module = configs.module(file)
+  made = getattr(module, f'sweep_{name}', None)
+  if made is None:
+    known = [n[len('sweep_'):] for n in dir(module) if n.startswith('sweep_')]
+    raise ValueError(f'{file} has no sweep {name!r}; it has: {", ".join(known) or "none"}')
+  out = []
+  for number, point in enumerate(made()):
+    point = dict(point)
+    group, base = point.pop('group', f'point {number}'), point.pop('variant', variant)
+    config = module.get_config(base)
+    for key, value in point.items():
+      configs.override(config, key, value)
+    out.append((group, point, config))
+  return out
+
+
+def run(path, name, workdir, overrides=()):
+  """Runs what is not done; returns one row a point: its overrides and its summary."""
+  todo = points(path, name)
+  for _, _, config in todo:
+    for key, value in overrides:
+      configs.override(config, key, value)
+  folders = [str(pathlib.Path(workdir) / rundir.config_hash(configs.to_dict(c))) for _, _, c in todo]
+  for group in dict.fromkeys(group for group, _, _ in todo):
+    mine = [i for i, point in enumerate(todo) if point[0] == group
+            and not rundir.is_done(folders[i])]
+    if mine:
+      main = importlib.import_module(todo[mine[0]][2].main)
+      if not hasattr(main, 'run_group') and len(mine) > 1:
+        raise ValueError(f'{main.__name__} runs one point at a time: leave out group={group!r}')
+      chosen = [todo[i][2] for i in mine], [folders[i] for i in mine]
+      (main.run_group(*chosen) if hasattr(main, 'run_group') else main.run(*(x[0] for x in chosen)))
+  return [{**point, 'run': pathlib.Path(folder).name} | numbers(rundir.read_summary(folder))
+          for (_, point, _), folder in zip(todo, folders, strict=True)]
+
+
+def numbers(summary):
+  """The plain numbers at the top of a summary."""
+  return {k: v for k, v in summary.items() if isinstance(v, (int, float)) and k != 'wall_seconds'}
+
+
+def main(argv):
+  options = dict(arg[2:].split('=', 1) for arg in argv if arg.startswith('--') and '=' in arg)
+  overrides = [(k[len('config.'):], v) for k, v in options.items() if k.startswith('config.')]
+  if not {'config', 'sweep', 'workdir'} <= set(options):
+    raise ValueError('write --config=FILE --sweep=NAME --workdir=DIR [--config.key=value]')
+  configs.prepare_backend()
+  rows = run(options['config'], options['sweep'], options['workdir'], overrides)
+  print(tables.text_table(rows))
+
+
+if __name__ == '__main__':
+  configs.reported(main, sys.argv[1:])
