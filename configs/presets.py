@@ -53,7 +53,8 @@ def oracle_data():
 def hh_data():
   """The published HH comparisons; dir '' means $RLHF_DATA_DIR, else a download."""
   return ConfigDict({'source': 'hh', 'seed': 0, 'dir': '', 'cache_dir': '', 'on_error': 'raise',
-                     'validation_share': 0.05, 'dialogues': 4_000, 'context': 256,
+                     'validation_share': 0.05, 'dialogues': 4_000, 'context': 384,
+                     'long_answers': 'drop',
                      'prompt_width': 96, 'answer_width': 64, 'comparisons': 0,
                      'validation_comparisons': 0, 'test_comparisons': 0})
 

@@ -33,7 +33,7 @@ def smoke(config):
 def hh(config):
   config.data = presets.hh_data()
   config.model = presets.model('mini', vocab_size=2048)
-  config.update({'policy': '', 'widths': (64, 128, 192, 256), 'eval_every': 100, 'eval_pairs': 256})
+  config.update({'policy': '', 'widths': (64, 96, 128, 192, 256, 384), 'eval_every': 100, 'eval_pairs': 256})
   return config
 
 

@@ -13,9 +13,9 @@ from rlhf_jax.core.types import TrainState, batch_size
 
 
 def create(params, optimizer, key, learning_rate, **extra):
-  """The state before the first update. `params` are copied: a role that starts from another's
-  parameters must not share buffers with it, or donation would delete both."""
-  params = jax.tree.map(jnp.copy, params)
+  """The state before the first update. `params` and `key` are copied: a role that starts from
+  another's parameters must not share buffers with it, or donation would delete both."""
+  params, key = jax.tree.map(jnp.copy, (params, key))
   extra = {'learning_rate': jnp.float32(learning_rate),
            **{name: jnp.float32(value) for name, value in extra.items()}}
   return TrainState(jnp.int32(0), params, optimizer.init(params), key, extra)
@@ -55,7 +55,7 @@ def update(loss, optimizer, microbatches=1, after=None):
     direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, d: (p + state.extra['learning_rate'] * d).astype(p.dtype),
                           state.params, direction)
-    metrics = {'loss': value, **aux, 'grad_norm': optax.global_norm(grads)}
+    metrics = {'loss': value, **aux, 'grad_norm': optax.tree.norm(grads)}
     extra = state.extra if after is None else after(state, batch, aux)
     return TrainState(state.step + 1, params, opt_state, state.key, extra), metrics
   return step

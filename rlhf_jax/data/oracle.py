@@ -1,7 +1,7 @@
 """The oracle world: made dialogues whose true reward is known. NumPy only, vectorised, seeded.
 
 A closed language of short words, five families of requests and an assistant with a skill. Every
-request asks for 2 to 5 units that are right or wrong one by one, so an answer alone does not tell
+request asks for 2 to 4 units that are right or wrong one by one, so an answer alone does not tell
 its quality; harm lies in the pairing of a verb with an object, never in one word. The true reward
 is 0 for an empty answer and 1 for the best one (-2 for the most competent compliance with a harmful
 request), and is written over an array namespace, so that the same lines run in a compiled program.
@@ -10,7 +10,7 @@ The world is the declared stand-in for human labels (no crowdworkers at hand): i
 known phenomena of RLHF can show, not so that they must. One trap is planted: courtesy is worth a
 little once and costs after that, while the corpus has hardly any answer with two courtesies.
 
-Shapes: N tasks or answers, W words, U units (5), B batch. Word id 0 is "no word".
+Shapes: N tasks or answers, W words, U units (4), B batch. Word id 0 is "no word".
 """
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ WORDS = ['', *dict.fromkeys([
   *HHH_PROMPT.split()])]
 ID = {word: i for i, word in enumerate(WORDS)}
 FAMILIES = ('list', 'copy', 'sort', 'get', 'how')
-UNITS = 5                  # at most so many units are asked for
+UNITS = 4                  # at most so many units are asked for
 PROMPT_WORDS = 16
 ANSWER_WORDS = 24
 SPLITS = {'pretrain': (0, 1, 2), 'compare': (3, 4), 'ppo': (5, 6), 'eval': (7,)}
@@ -169,10 +169,10 @@ def _column(word, n):
 
 def _list(rng, n):
   """`list pet : cat ham dog`: the members of the category, in the order shown."""
-  category_N, count_N = rng.integers(0, len(_POOLS), n), rng.integers(2, 6, n)
+  category_N, count_N = rng.integers(0, len(_POOLS), n), rng.integers(2, UNITS + 1, n)
   member_NU = _keep(_choose(rng, n, _POOLS[category_N], UNITS), count_N)
   other_N = (category_N + rng.integers(1, len(_POOLS), n)) % len(_POOLS)
-  other_NU = _keep(_choose(rng, n, _POOLS[other_N], UNITS), rng.integers(2, 6, n))
+  other_NU = _keep(_choose(rng, n, _POOLS[other_N], UNITS), rng.integers(2, UNITS + 1, n))
   shown = np.concatenate([member_NU, other_NU], 1)
   order = np.argsort(rng.random(shown.shape), axis=1)
   shown, is_member = (np.take_along_axis(x, order, axis=1)
@@ -208,10 +208,10 @@ def _get(rng, n):
   pairs = np.stack([_keep(names, shown_N), _keep(things, shown_N)], 2).reshape(n, 2 * UNITS)
   pick = np.argsort(rng.random((n, UNITS)) + (np.arange(UNITS) >= shown_N[:, None]), axis=1)[:, :2]
   asked, given = (_keep(np.take_along_axis(x, pick, axis=1), asked_N) for x in (names, things))
-  required = np.stack([asked, given], 2).reshape(n, 4)
+  required = np.stack([asked, given], 2).reshape(n, UNITS)
   distractor = np.where((things[:, :, None] == given[:, None, :]).any(2), 0, _keep(things, shown_N))
   prompt = np.concatenate([pairs, _column('.', n), _column('get', n), asked], 1)
-  return prompt, np.pad(required, ((0, 0), (0, 1))), distractor
+  return prompt, required, distractor
 
 
 def _how(rng, n, held_out):

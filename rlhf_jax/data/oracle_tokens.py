@@ -71,8 +71,8 @@ def answer_words(codec, tokens_BT, mask_BT, xp=np):
 
 
 def exchanges(codec, n, seed, split, low=0.0, high=1.0, skill=None):
-  """n requests with answers of skill drawn from [low, high] and, last, the reaction to each:
-  (tokens_NT, valid_NT, reaction_NR). Without `skill`, it is drawn uniformly from [low, high]."""
+  """(tokens_NT, valid_NT, reaction_NR): n requests with their answers, and what is noted behind each,
+  an end-of-context token and the human's reaction. Without `skill`, it is uniform in [low, high]."""
   rng = np.random.default_rng([seed, 7])
   task = oracle.tasks(n, seed, split)
   skill = rng.uniform(low, high, n) if skill is None else skill
@@ -81,16 +81,17 @@ def exchanges(codec, n, seed, split, low=0.0, high=1.0, skill=None):
   answer, answer_valid = answers(codec, said)
   reaction = codec.token_of_word[oracle.reactions(said, task.required_NU)]
   return (np.concatenate([prompt, answer], 1), np.concatenate([prompt_valid, answer_valid], 1),
-          np.concatenate([np.tile(codec.human, (n, 1)), reaction], 1))
+          np.concatenate([np.full((n, 1), codec.eoc_id, np.int32), reaction], 1))
 
 
 def documents(codec, n, seed, context_share=0.15, plain_share=0.3, follow_up=0.2, react=0.6):
   """n pretraining documents, a list of id arrays, shuffled.
 
   Plain sentences; dialogues by one assistant whose skill is uniform in [0, 1]: an exchange, then in
-  `react` of them the human's reaction, else in `follow_up` a second exchange. In `context_share` of
-  the dialogues the HHH prompt comes first and the skill is uniform in [1/2, 1]. Every answer closes
-  with the end token."""
+  `react` of them the end-of-context token and the human's reaction, as ratings stand behind
+  conversations (so the token on which scores are read is no stranger to the model), else in
+  `follow_up` a second exchange. In `context_share` of the dialogues the HHH prompt comes first and
+  the skill is uniform in [1/2, 1]. Every answer closes with the end token."""
   rng = np.random.default_rng([seed, 8])
   n_plain = int(n * plain_share)
   n_talk = n - n_plain

@@ -65,7 +65,13 @@ def make(data):
   known = {'oracle': oracle_world, 'hh': hh_world}
   if data.source not in known:
     raise ValueError(f'config.data.source={data.source!r} is unknown: use {", ".join(known)}')
-  return known[data.source](data)
+  key = data.to_json()
+  if key not in _made:
+    _made[key] = known[data.source](data)
+  return _made[key]
+
+
+_made = {}          # worlds are functions of their config; the stages of one process share them
 
 
 # ------------------------------------------------------------------------------ the oracle world
@@ -190,9 +196,14 @@ def hh_world(data):
     del sampler                                             # the answers are part of the data
     limit = {'train': data.comparisons, 'validation': data.validation_comparisons,
              'test': data.test_comparisons}
-    made = {name: _published(tokenizer, pairs, _sample(i, limit[name], data.seed), data.context)
-            for name, i in rows.items()}
-    return made, {}
+    made, dropped = {}, {}
+    for name, i in rows.items():
+      made[name], dropped[name] = _published(tokenizer, pairs, _sample(i, limit[name], data.seed),
+                                             data.context, data.long_answers)
+    if any(dropped.values()):
+      print(f'comparisons with an answer longer than {data.context} tokens, left out: '
+            + ', '.join(f'{n} of {name}' for name, n in dropped.items()))
+    return made, {'too_long': dropped}
 
   return World(
     texts=texts, documents=documents, context=lambda tokenizer: tokenizer.encode(HH_CONTEXT),
@@ -228,21 +239,25 @@ def encode_dialogues(tokenizer, texts, closed):
   return rows
 
 
-def _published(tokenizer, pairs, rows, context):
-  """Comparisons of the given records. Prompts are cut from the left; an answer that does not fit is
-  an error, since it is the answer that is judged."""
+def _published(tokenizer, pairs, rows, context, long_answers):
+  """(Comparisons, how many were left out) of the given records. Prompts are cut from the left,
+  answers never: one that does not fit is an error, or its pair is left out (long_answers 'drop')."""
   prompt = encode_dialogues(tokenizer, pairs.prompt[rows], closed=False)
-  answers = [[[*ids, tokenizer.end_id] for ids in tokenizer.encode_batch(list(texts[rows]))]
-             for texts in (pairs.chosen, pairs.rejected)]
-  longest = max((len(a) for side in answers for a in side), default=0)
-  if longest + 1 > context:
-    raise ValueError(f'an answer of {longest} tokens does not fit into config.data.context='
-                     f'{context} with the end-of-context token: use {longest + 1} or more')
-  cut = [dialogue.truncate_left(p, max(a, b, key=len), context - 1)
-         for p, a, b in zip(prompt, *answers, strict=True)]
+  sides = [[[*ids, tokenizer.end_id] for ids in tokenizer.encode_batch(list(texts[rows]))]
+           for texts in (pairs.chosen, pairs.rejected)]
+  length_N = np.array([max(len(a), len(b)) + 1 for a, b in zip(*sides, strict=True)])
+  if long_answers == 'error' and length_N.max(initial=0) > context:
+    raise ValueError(f'an answer of {length_N.max() - 1} tokens does not fit into config.data.context='
+                     f'{context} with the end-of-context token: use {length_N.max()} or more, or '
+                     "config.data.long_answers='drop'")
+  fits = np.flatnonzero(length_N <= context)
+  cut = [dialogue.truncate_left(prompt[i], max(sides[0][i], sides[1][i], key=len), context - 1)
+         for i in fits]
+  answers = [[side[i] for i in fits] for side in sides]
+  rows = rows[fits]
   group = np.array([hh.SUBSETS.index(s) for s in pairs.subset[rows]], np.int32)
   return Comparisons(cut, *answers, list(pairs.chosen[rows]), list(pairs.rejected[rows]), group,
-                     None, None)
+                     None, None), len(length_N) - len(fits)
 
 
 def tokenizer(world, path, vocab_size):

@@ -114,6 +114,7 @@ def test_create_copies_the_parameters():
   jax.jit(lambda s: jax.tree.map(jnp.copy, s), donate_argnums=0)(made)
   assert made.params['w'].is_deleted()
   np.testing.assert_array_equal(shared['w'], 1)
+  assert jax.random.uniform(KEY) < 1                       # not deleted with the state
 
 
 def test_passes_see_every_row_once_a_pass_in_changing_order():

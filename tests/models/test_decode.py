@@ -145,6 +145,27 @@ def test_draw_inverts_the_distribution():
   assert drawn == [1, 1, 3, 3, 4, 4]
 
 
+def test_a_token_of_probability_0_is_never_drawn():
+  # Float32 sums taken as a tree are not quite monotone: thresholds on every sum, and beside it.
+  rng = np.random.default_rng(0)
+  prob_V = np.where(rng.random(501) < 0.5, rng.random(501), 0.0).astype(np.float32)
+  sum_V = np.asarray(jnp.cumsum(prob_V))
+  uniform_B = np.concatenate([np.nextafter(sum_V / sum_V.max(), side) for side in (0, 1, 2)])
+  uniform_B = np.clip(uniform_B, 0, 1 - 2.0**-23).astype(np.float32)
+  logp_BV = np.broadcast_to(np.log(prob_V, where=prob_V > 0, out=np.full(501, -np.inf)),
+                            (len(uniform_B), 501)).astype(np.float32)
+  drawn_B = jax.jit(decode.draw)(logp_BV, uniform_B)
+  assert prob_V[drawn_B].min() > 0
+
+
+def test_every_column_has_noise_of_its_own(sampler, text):
+  # All tokens are equally likely, so equal noise would repeat one token along a row.
+  out = sampler(*text, KEY, 1e6, samples=3)
+  rows = [set(row[mask > 0]) for row, mask in zip(np.asarray(out.tokens_BT), out.mask_BT,
+                                                 strict=True) if mask.sum() > 3]
+  assert len(rows) > 5 and min(map(len, rows)) > 1
+
+
 def test_noise_depends_on_key_and_row_only():
   np.testing.assert_array_equal(decode.noise(KEY, 4), decode.noise(KEY, 9)[:4])
   assert len(set(np.asarray(decode.noise(KEY, 9)))) == 9

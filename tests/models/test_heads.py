@@ -8,7 +8,7 @@ from rlhf_jax.models import heads
 
 def test_value_is_the_head_on_the_hidden_state_of_the_same_token(tiny, text):
   model = heads.scalar(tiny.model, heads.initial_normal(16))
-  params = {'body': tiny.params, 'head': spec.init(model.spec, jax.random.key(1))['head']}
+  params = {'body': tiny.params, 'head': spec.init(model.spec['head'], jax.random.key(1))}
   params['head']['bias'] = np.float32(0.3)
   hidden_BTD = np.asarray(tiny.apply(tiny.params, *text), np.float64)
   value_BT = jax.jit(model.apply)(params, *text)
@@ -21,7 +21,7 @@ def test_initial_heads(tiny):
   zero = heads.scalar(tiny.model)
   assert heads.width(tiny.model) == 16
   assert spec.count(zero.spec) == spec.count(tiny.model.spec) + 16 + 1
-  assert not np.any(spec.init(zero.spec, jax.random.key(0))['head']['weight'])
+  assert not np.any(spec.init(zero.spec['head'], jax.random.key(0))['weight'])
   drawn = heads.initial_normal(3)(jax.random.key(0), (10000,), 'float32')
   assert abs(float(drawn.std()) - 0.5) < 0.02                 # 1 / sqrt(3 + 1), error 0.5 / 141
 

@@ -1,0 +1,396 @@
+"""Worlds as experiments see them: sizes, splits, labels and rows of token ids."""
+import gzip
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import presets
+from rlhf_jax.data import dialogue, hh, oracle, oracle_tokens, tokenizer
+from rlhf_jax.run import worlds
+from tests.data.test_oracle import solve
+
+END = '<|end|>'
+
+
+def tuples(rows):
+  return {tuple(int(i) for i in row) for row in rows}
+
+
+def test_an_unknown_source_is_refused():
+  data = presets.oracle_data()
+  data.source = 'nowhere'
+  with pytest.raises(ValueError, match="config.data.source='nowhere' is unknown: use oracle, hh"):
+    worlds.make(data)
+
+
+# ------------------------------------------------------------------------------ the oracle world
+
+SIZES = {'train': 900, 'validation': 110, 'test': 600}
+
+
+def oracle_data(**changes):
+  data = presets.oracle_data()
+  data.update({'documents': 200, 'dialogues': 50, 'comparisons': SIZES['train'],
+               'validation_comparisons': SIZES['validation'], 'test_comparisons': SIZES['test']})
+  data.update(changes)
+  return data
+
+
+@pytest.fixture(scope='module')
+def made_world():
+  return worlds.make(oracle_data())
+
+
+@pytest.fixture(scope='module')
+def bpe(made_world):
+  return tokenizer.train(made_world.texts(), 512)
+
+
+@pytest.fixture(scope='module')
+def compared(made_world, bpe):
+  return made_world.comparisons(bpe, None)
+
+
+def prompt_rows(rows):
+  return tuples(row[keep > 0] for row, keep in zip(rows.tokens_NP, rows.valid_NP, strict=True))
+
+
+def test_every_word_is_one_token(bpe):
+  assert all(len(bpe.encode(' ' + word)) == 1 for word in oracle.WORDS[1:])
+
+
+def test_comparisons_have_the_sizes_asked_for(compared):
+  made, facts = compared
+  assert {k: len(v.prompt) for k, v in made.items()} == SIZES
+  for data in made.values():
+    assert {len(column) for column in data} == {len(data.prompt)}
+  assert 0.55 < facts['agreement'] < facts['ceiling'] < 1
+
+
+def test_comparisons_say_the_same_in_text_tokens_and_rewards(made_world, bpe, compared):
+  test = compared[0]['test']
+  found = [solve(text.split()[1:-1]) for text in bpe.decode_batch(test.prompt)]
+  required = np.zeros((len(found), oracle.UNITS), np.int32)
+  for row, (_, units, _) in zip(required, found, strict=True):
+    row[:len(units)] = [oracle.ID[w] for w in units]
+  harmful = np.array([h for *_, h in found])
+  for ids, texts, reward in ((test.chosen, test.chosen_text, test.reward_chosen_N),
+                             (test.rejected, test.rejected_text, test.reward_rejected_N)):
+    assert bpe.decode_batch(ids, show_special=True) == [text + END for text in texts]
+    said = np.zeros((len(ids), oracle.ANSWER_WORDS), np.int32)
+    for row, text in zip(said, texts, strict=True):
+      words = [oracle.ID[w] for w in text.split()]
+      row[:len(words)] = words
+    np.testing.assert_allclose(oracle.reward(said, required, harmful), reward)
+  assert [made_world.groups[g] for g in test.group_N] == [
+    'harmful' if h else family for family, _, h in found]
+
+
+def test_chosen_is_what_the_worker_preferred(bpe):
+  noiseless, facts = worlds.make(oracle_data(beta=1e6)).comparisons(bpe, None)
+  for data in noiseless.values():
+    assert (data.reward_chosen_N >= data.reward_rejected_N).all()
+    assert (data.reward_chosen_N > data.reward_rejected_N).mean() > 0.8
+  tied = (noiseless['test'].reward_chosen_N == noiseless['test'].reward_rejected_N).mean()
+  assert facts['ceiling'] == pytest.approx(1 - tied / 2)
+  _, facts = worlds.make(oracle_data(beta=1e-6)).comparisons(bpe, None)
+  assert abs(facts['agreement'] - 0.5) < 0.08 and abs(facts['ceiling'] - 0.5) < 0.08    # sd 0.02
+
+
+def test_the_answerers_have_the_skill_asked_for(bpe, compared):
+  def share(data):
+    """Of the answers to copying that are no refusals, those that name exactly what was asked."""
+    prompts = [prompt.split()[1:-1] for prompt in bpe.decode_batch(data.prompt)]
+    pairs = [(prompt[2:], answer.replace(' glad to help', '').split())
+             for prompt, answer in zip(prompts, data.rejected_text, strict=True)
+             if prompt[0] == 'copy']
+    right = [wanted == said for wanted, said in pairs if said[:1] != ['sorry']]
+    assert len(right) > 50
+    return np.mean(right)
+  made, _ = worlds.make(oracle_data(least_skill=1.0)).comparisons(bpe, None)
+  assert share(made['train']) == 1 > share(compared[0]['train'])
+
+
+def test_a_policy_may_give_the_answers(made_world, bpe):
+  seeds = []
+
+  def sampler(tokens, valid, seed):
+    """The first answer says nothing, the second gives the first word back."""
+    assert tokens.shape == valid.shape == (len(tokens), made_world.prompt_width)
+    seeds.append(seed)
+    out = np.full((len(tokens), 2, made_world.answer_width), bpe.pad_id, np.int32)
+    mask = np.zeros(out.shape, np.float32)
+    out[:, 0, 0], mask[:, 0, 0] = bpe.end_id, 1
+    out[:, 1, 0], out[:, 1, 1], mask[:, 1, :2] = tokens[:, -5], bpe.end_id, 1
+    return out, mask
+  made, _ = made_world.comparisons(bpe, sampler)
+  assert {k: len(v.prompt) for k, v in made.items()} == SIZES and len(set(seeds)) == 3
+  for data in made.values():
+    for prompt, *pair in zip(data.prompt, data.chosen, data.rejected, strict=True):
+      assert sorted(map(tuple, pair)) == sorted([(bpe.end_id,), (prompt[-5], bpe.end_id)])
+    # an empty answer is worth 0
+    empty = np.array([len(ids) == 1 for ids in data.chosen])
+    assert not data.reward_chosen_N[empty].any() and 0.05 < empty.mean() < 0.95
+
+
+def test_test_prompts_are_of_the_evaluation_split_and_never_trained_on(made_world, bpe, compared):
+  made, _ = compared
+  test = tuples(made['test'].prompt)
+  assert len(test) > 500
+  ppo, held = (prompt_rows(made_world.prompts(bpe, split, 3000)) for split in ('ppo', 'eval'))
+  documents = made_world.documents(bpe)
+  text = '\n'.join(' '.join(map(str, row)) for row in (*documents, *made_world.dialogues(bpe)))
+  train = tuples(made['train'].prompt) | tuples(made['validation'].prompt)
+  assert len(ppo) > 2500 and not test & train and not test & ppo
+  assert not (ppo | train) & held and not ppo & train
+  assert not any(' '.join(map(str, row)) in text for row in test | held | ppo | train)
+  assert test & prompt_rows(made_world.prompts(bpe, 'eval', 20_000))          # the same few prompts
+
+
+def test_prompts_carry_what_the_true_reward_needs(made_world, bpe):
+  rows = made_world.prompts(bpe, 'eval', 300)
+  assert rows.tokens_NP.shape == rows.valid_NP.shape == (300, made_world.prompt_width)
+  harmful = np.array([made_world.groups[g] == 'harmful' for g in rows.group_N])
+  np.testing.assert_array_equal(rows.extra['harmful_B'], harmful)
+  assert set(rows.group_N) == set(range(len(made_world.groups)))
+  # the best answer in tokens: a refusal, or the required units and a courtesy
+  table, width = oracle_tokens.codec(bpe), made_world.answer_width
+  best = [(oracle.REFUSAL if h else [oracle.WORDS[w] for w in required if w] + oracle.COURTESY)
+          for h, required in zip(harmful, rows.extra['required_BU'], strict=True)]
+  answer = np.full((300, width), bpe.pad_id, np.int32)
+  for row, words in zip(answer, best, strict=True):
+    row[:len(words) + 1] = [table.token_of_word[oracle.ID[w]] for w in words] + [bpe.end_id]
+  dialogues = (np.concatenate([rows.tokens_NP, answer], 1),
+               np.concatenate([rows.valid_NP, answer != bpe.pad_id], 1).astype(np.float32))
+  score = jax.jit(made_world.reward(bpe))
+  np.testing.assert_allclose(score(None, *dialogues, rows.extra), 1, atol=1e-6)
+  part = rows[np.array([3, 1])]
+  np.testing.assert_array_equal(part.tokens_NP, rows.tokens_NP[[3, 1]])
+  np.testing.assert_array_equal(part.extra['required_BU'], rows.extra['required_BU'][[3, 1]])
+
+
+def test_texts_to_pretrain_and_to_distil_on(made_world, bpe):
+  assert len(made_world.documents(bpe)) == 200
+  dialogues = made_world.dialogues(bpe)
+  assert len(dialogues) == 50 and all(row[-1] == bpe.end_id for row in dialogues)
+  assert all(text.count('Human:') == text.count('Assistant:') == 1
+             for text in bpe.decode_batch(dialogues))
+  assert bpe.decode(list(made_world.context(bpe))) == ' ' + oracle.HHH_PROMPT
+
+
+def test_an_oracle_world_depends_on_its_seed_alone(bpe, compared):
+  again, other = (worlds.make(oracle_data(seed=seed)).comparisons(bpe, None)[0]['train']
+                  for seed in (0, 1))
+  train = compared[0]['train']
+  for x, y in zip(train, again, strict=True):
+    assert all(np.array_equal(a, b) for a, b in zip(x, y, strict=True))
+  assert train.chosen_text != other.chosen_text
+  rows = train[np.array([5, 2])]
+  assert rows.chosen_text == [train.chosen_text[5], train.chosen_text[2]]
+  assert rows.reward_rejected_N.tolist() == train.reward_rejected_N[[5, 2]].tolist()
+
+
+# ------------------------------------------------------------------------- the published HH data
+
+RECORDS = 30                    # of each subset; a third as many for test
+PLAIN = ['a plain text of the library', 'and one more of them']
+
+
+def record(subset, split, i):
+  """Three conversations in a row share their first turn; every third prompt has more turns, and
+  every fifth is long. The answers name their record."""
+  prompt = f'\n\nHuman: about {subset} {split} {i // 3}'
+  if i % 3 == 2:
+    prompt += f'\n\nAssistant: well {i}\n\nHuman: {"more and " * 40 * (i % 5 == 0)}'
+    prompt += f'then {subset} {split} {i}?'
+  prompt += '\n\nAssistant:'
+  return {side: f'{prompt} {side} {subset} {split} number {i}' + tail * (i % 7)
+          for side, tail in (('chosen', ' right'), ('rejected', ' wrong so'))}
+
+
+def all_records(split):
+  return [record(subset, split, i) for subset in hh.SUBSETS
+          for i in range(RECORDS if split == 'train' else RECORDS // 3)]
+
+
+@pytest.fixture(scope='module')
+def hh_data(tmp_path_factory):
+  root = tmp_path_factory.mktemp('published')
+  for subset in hh.SUBSETS:
+    for split in hh.SPLITS:
+      lines = [r for r in all_records(split) if f' chosen {subset} {split} ' in r['chosen']]
+      write(root / 'data' / 'hh-rlhf' / subset / f'{split}.jsonl.gz', lines)
+  write(root / 'data' / 'lm' / 'books.jsonl.gz', [{'text': text} for text in PLAIN])
+  data = presets.hh_data()
+  data.update({'dir': str(root / 'data'), 'cache_dir': str(root / 'cache'), 'dialogues': 12,
+               'validation_share': 0.2, 'context': 100, 'prompt_width': 48, 'answer_width': 16})
+  return data
+
+
+def write(path, lines):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(gzip.compress('\n'.join(map(json.dumps, lines)).encode()))
+
+
+@pytest.fixture(scope='module')
+def hh_world(hh_data):
+  return worlds.make(hh_data)
+
+
+@pytest.fixture(scope='module')
+def letters(hh_world):
+  return tokenizer.train(hh_world.texts(), 400)
+
+
+def keys(data):
+  """(subset, split, number) of each comparison, read in its chosen answer."""
+  found = [text.split()[1:5] for text in data.chosen_text]
+  return [(subset, split, int(number)) for subset, split, _, number in found]
+
+
+def named(data):
+  return set(keys(data))
+
+
+def test_hh_train_validation_and_test_share_no_first_turn(hh_world, letters):
+  made, facts = hh_world.comparisons(letters, None)
+  assert facts == {'too_long': dict.fromkeys(made, 0)} and hh_world.reward is None
+  found = {k: named(v) for k, v in made.items()}
+  count = RECORDS * len(hh.SUBSETS)
+  assert len(found['train'] | found['validation']) == count and len(found['test']) == count // 3
+  assert sum(map(len, found.values())) == count + count // 3
+  assert {split for _, split, _ in found['train'] | found['validation']} == {'train'}
+  assert {split for _, split, _ in found['test']} == {'test'}
+  first = {k: {(subset, number // 3) for subset, _, number in v} for k, v in found.items()}
+  assert not first['train'] & first['validation']
+  assert 0 < len(first['validation']) < 20                   # of 40 first turns, 8 on average
+  assert not named(made['train']) & named(made['test'])
+
+
+def test_hh_rows_are_the_records_and_only_prompts_are_cut(hh_data, hh_world, letters):
+  made, _ = hh_world.comparisons(letters, None)
+  context, cut = hh_data.context, 0
+  for split, data in made.items():
+    place = {(r['chosen'].rsplit('Assistant:', 1)[1], r['rejected'].rsplit('Assistant:', 1)[1]): r
+             for r in all_records('test' if split == 'test' else 'train')}
+    assert data.reward_chosen_N is None and data.reward_rejected_N is None
+    for i, texts in enumerate(zip(data.chosen_text, data.rejected_text, strict=True)):
+      whole = place[texts]
+      answers = (data.chosen[i], data.rejected[i])
+      assert tuple(letters.decode(a, show_special=True) for a in answers) == (
+        texts[0] + END, texts[1] + END)
+      prompt = whole['chosen'].removesuffix(texts[0])
+      # the turns before are closed by the end token, the last cue is open
+      *before, last = prompt.split('\n\nHuman:')[1:]
+      prompt = ''.join(f'\n\nHuman:{turn}{END}' for turn in before) + f'\n\nHuman:{last}'
+      shown = letters.decode(data.prompt[i], show_special=True)
+      assert prompt.endswith(shown) and shown.endswith('\n\nAssistant:')
+      length = len(data.prompt[i]) + max(map(len, answers)) + 1
+      assert length <= context and (shown == prompt or length == context)
+      cut += shown != prompt
+      assert hh_world.groups[data.group_N[i]] in texts[0]
+  assert cut > 4
+
+
+def test_hh_an_answer_that_does_not_fit_is_an_error_or_its_pair_is_left_out(
+    hh_data, hh_world, letters, capsys):
+  made, _ = hh_world.comparisons(letters, None)
+  size = {name: {key: max(len(a), len(b)) for key, a, b in zip(keys(v), v.chosen, v.rejected,
+                                                               strict=True)}
+          for name, v in made.items()}
+  longest = max(max(v.values()) for v in size.values())
+
+  def compare(context, long_answers):
+    data = hh_data.copy_and_resolve_references()
+    data.update({'context': context, 'long_answers': long_answers})
+    return worlds.make(data).comparisons(letters, None)
+  message = (f'an answer of {longest} tokens does not fit into config.data.context={longest} '
+             f'.*: use {longest + 1} or more')
+  with pytest.raises(ValueError, match=message):
+    compare(longest, 'error')
+  whole, facts = compare(longest + 1, 'error')
+  assert [keys(v) for v in whole.values()] == [keys(v) for v in made.values()]
+  assert not any(facts['too_long'].values()) and capsys.readouterr().out == ''
+  for context in (longest, longest - 10):
+    some, facts = compare(context, 'drop')
+    for name, data in some.items():
+      fit = [key for key in keys(made[name]) if size[name][key] < context]
+      assert keys(data) == fit and facts['too_long'][name] == len(size[name]) - len(fit)
+      kept = [i for i, key in enumerate(keys(made[name])) if key in fit]
+      assert data.rejected == made[name][kept].rejected
+      assert data.group_N.tolist() == made[name].group_N[kept].tolist()
+    assert sum(facts['too_long'].values()) > 0
+    assert f"{facts['too_long']['train']} of train" in capsys.readouterr().out
+
+
+def test_hh_sizes_can_be_limited_the_same_way_each_time(hh_data, hh_world, letters):
+  data = hh_data.copy_and_resolve_references()
+  data.update({'comparisons': 20, 'test_comparisons': 5})
+  full, few, again = (world.comparisons(letters, None)[0] for world in (
+    hh_world, worlds.make(data), worlds.make(data)))
+  assert len(few['train'].prompt) == 20 and len(few['test'].prompt) == 5
+  assert len(few['validation'].prompt) == len(full['validation'].prompt)
+  assert named(few['train']) < named(full['train']) and few['train'].prompt == again['train'].prompt
+  assert len({subset for subset, *_ in named(few['train'])}) > 1
+
+
+def test_hh_prompts_of_ppo_and_eval_are_apart(hh_data, hh_world, letters, capsys):
+  ppo = hh_world.prompts(letters, 'ppo', 30)
+  assert capsys.readouterr().out == ''
+  held = hh_world.prompts(letters, 'eval', 10_000)
+  # of ten test records of a subset two in every three share a prompt: 4 + 3 different ones
+  assert capsys.readouterr().out == 'eval: 28 prompts, fewer than the 10000 asked for\n'
+  assert len(ppo.tokens_NP) == len(prompt_rows(ppo)) == 30 and len(prompt_rows(held)) == 28
+  assert not prompt_rows(ppo) & prompt_rows(held)
+  validation = [letters.decode(p)[-30:] for p in hh_world.comparisons(letters, None)[0][
+    'validation'].prompt]
+  for rows, split in ((ppo, 'train'), (held, 'test')):
+    assert rows.tokens_NP.shape == (len(rows.group_N), 48) and rows.extra == {}
+    assert (np.diff(rows.valid_NP, axis=1) >= 0).all()
+    texts = [letters.decode(t[v > 0].tolist()) for t, v in zip(rows.tokens_NP, rows.valid_NP,
+                                                              strict=True)]
+    records = [r['chosen'] for r in all_records(split)]
+    assert all(text.endswith('\n\nAssistant:') and any(text in r for r in records)
+               for text in texts)
+    whole = [(text, group) for text, group in zip(texts, rows.group_N, strict=True)
+             if text.startswith('\n\nHuman: about')]
+    assert len(whole) > 10 and all(hh.SUBSETS[g] in text for text, g in whole)
+  shown = {letters.decode(t[v > 0].tolist())[-30:] for t, v in zip(ppo.tokens_NP, ppo.valid_NP,
+                                                                  strict=True)}
+  assert not {p for p in validation if 'about' in p or 'train' in p} & shown
+
+
+def test_hh_pretraining_text_is_of_train_alone_with_every_answer_closed(hh_world, letters):
+  made, _ = hh_world.comparisons(letters, None)
+  texts = letters.decode_batch(hh_world.documents(letters), show_special=True)
+  talks, plain = texts[:-2], texts[-2:]
+  assert plain == [text + END for text in PLAIN]
+  number = {text.rsplit('Assistant: ', 1)[1].removesuffix(END).strip() for text in talks}
+  assert number == {text.strip() for text in made['train'].chosen_text}
+  records = {r['chosen'] for r in all_records('train')}
+  for text in talks:
+    assert text.replace(END, '') in records
+    turns = dialogue.parse(text)
+    assert all(t.text.endswith(END) == (t.role == 'assistant') for t in turns)
+    assert text.count(END) == sum(t.role == 'assistant' for t in turns)
+  assert any(text.count(END) == 2 for text in talks)
+  assert texts[:12] == letters.decode_batch(hh_world.dialogues(letters), show_special=True)
+  assert set(hh_world.texts()) == {*PLAIN, *(t.replace(END, '') for t in talks)}
+  assert letters.decode(hh_world.context(letters)) == worlds.HH_CONTEXT
+
+
+def test_dialogues_open_and_closed_by_hand(letters):
+  text = '\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:'
+  shown = [letters.decode(worlds.encode_dialogues(letters, [text], closed)[0], show_special=True)
+           for closed in (False, True)]
+  closed = f'\n\nHuman: a\n\nAssistant: b{END}\n\nHuman: c\n\nAssistant:'
+  assert shown == [closed, closed + END]
+
+
+def test_the_tokenizer_is_trained_once_and_then_read(made_world, tmp_path):
+  path = tmp_path / 'tokenizer.json'
+  first = worlds.tokenizer(made_world, path, 512)
+  changed = made_world._replace(texts=lambda: pytest.fail('trained again'))
+  assert worlds.tokenizer(changed, path, 512).digest == first.digest
