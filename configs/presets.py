@@ -45,9 +45,9 @@ def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0):
 def oracle_data():
   """The oracle world. beta: the worker's sharpness, set once so that two workers agree on 63-70% of
   the kept pairs; least_skill: of the world's own answerers, used where no policy is named."""
-  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 330_000, 'dialogues': 12_000,
-                     'comparisons': 16_000, 'validation_comparisons': 2_000,
-                     'test_comparisons': 4_000, 'beta': 2.6, 'least_skill': 0.5})
+  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 600_000, 'dialogues': 12_000,
+                     'comparisons': 32_000, 'validation_comparisons': 2_000,
+                     'test_comparisons': 4_000, 'beta': 3.2, 'least_skill': 0.5})
 
 
 def hh_data():

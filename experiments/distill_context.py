@@ -25,7 +25,8 @@ from rlhf_jax.run.train import Clock, finish, open_runs, train
 
 def run(config, workdir):
   """Trains one student; losses are 51-way KLs in nats per token on held-out text."""
-  mesh = build.mesh(config)
+  mesh = build.mesh(config, config.batch_size)
+  step.check_parts(config.batch_size, config.microbatches)
   teacher, world = build.role(config.teacher, mesh), worlds.make(config.data)
   build.check_same_model(config, config.teacher)
   if not open_runs([config], [workdir]):

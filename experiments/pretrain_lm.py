@@ -24,9 +24,11 @@ from rlhf_jax.run.train import Clock, finish, open_runs, train
 
 def run(config, workdir):
   """Trains one model; the held-out loss is in nats per token."""
+  mesh, world = build.mesh(config, config.batch_size), worlds.make(config.data)
+  step.check_parts(config.batch_size, config.microbatches)
   if not open_runs([config], [workdir]):
     return rundir.read_summary(workdir)
-  clock, mesh, world = Clock(), build.mesh(config), worlds.make(config.data)
+  clock = Clock()
   tokenizer = worlds.tokenizer(world, pathlib.Path(workdir) / 'tokenizer.json',
                                config.model.vocab_size)
   tokens_NT, valid_NT, segment_NT = batches.pack(world.documents(tokenizer), config.length,

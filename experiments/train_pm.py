@@ -29,7 +29,9 @@ def run(config, workdir):
 
 def run_group(configs, workdirs):
   """Trains one model, or several in one program; returns their summaries."""
-  config, mesh = configs[0], build.mesh(configs[0])
+  config = configs[0]
+  mesh = build.mesh(config, config.batch_size, config.sample_batch)
+  step.check_parts(config.batch_size, config.microbatches)
   base, world = build.role(config.init, mesh), worlds.make(config.data)
   build.check_same_model(config, config.init)
   if not open_runs(configs, workdirs):

@@ -33,7 +33,9 @@ def run(config, workdir):
 
 def run_group(configs, workdirs):
   """Trains one policy, or several in one program; returns their summaries."""
-  config, mesh = configs[0], build.mesh(configs[0])
+  config = configs[0]
+  mesh = build.mesh(config, config.ppo.batch_size)
+  step.check_parts(config.ppo.batch_size, config.ppo.minibatches * config.microbatches)
   initial, judge = build.role(config.policy, mesh), build.role(
     config.preference_model, mesh, lambda model: heads.scalar(model))
   build.check_same_model(config, config.policy)

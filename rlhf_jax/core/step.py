@@ -21,12 +21,17 @@ def create(params, optimizer, key, learning_rate, **extra):
   return TrainState(jnp.int32(0), params, optimizer.init(params), key, extra)
 
 
+def check_parts(rows, parts):
+  """Refuses a batch that does not divide into minibatches or microbatches."""
+  if rows % parts:
+    raise ValueError(f'a batch of {rows} rows does not divide into {parts} parts: '
+                     f'use {max(rows - rows % parts, parts)} rows or another number of parts')
+
+
 def _split(batch, parts):
   """Rows cut into `parts` of equal size, on a new leading axis."""
   rows = batch_size(batch)
-  if rows % parts:
-    raise ValueError(f'a batch of {rows} rows does not divide into {parts} parts: '
-                     f'use {rows - rows % parts} rows or another number of parts')
+  check_parts(rows, parts)
   return jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), batch)
 
 

@@ -40,10 +40,9 @@ def summary(scores, data, groups, with_baselines=True):
 
 def _baselines(data):
   """Per-comparison correctness on test of the three baselines, learnt on train."""
-  train, validation, test = (data[k] for k in ('train', 'validation', 'test'))
+  train, test = data['train'], data['test']
   pairs = {k: (v.chosen_text, v.rejected_text) for k, v in data.items()}
   signed = baselines.longer_signed(baselines.longer(*pairs['train']), train.group_N,
                                    baselines.longer(*pairs['test']), test.group_N)
-  del validation
   return {'longer': baselines.longer(*pairs['test']), 'longer_signed': signed,
           'ngram': baselines.ngram(pairs['train'], pairs['validation'], pairs['test'])}

@@ -24,8 +24,12 @@ class Role(NamedTuple):
   spec: object
 
 
-def mesh(config):
-  return meshes.make(**config.mesh.to_dict())
+def mesh(config, *batch_sizes):
+  """The mesh of `config.mesh`; refuses batch sizes that do not divide over it."""
+  made = meshes.make(**config.mesh.to_dict())
+  for rows in batch_sizes:
+    meshes.check_batch(rows, made)
+  return made
 
 
 def model(config, vocab_size):
@@ -59,11 +63,11 @@ def role(workdir, mesh, wrap=lambda model: model, part=None):
 
 
 def check_same_model(config, workdir):
-  """Refuses to continue from a run of another size: its parameters would not fit."""
-  there = rundir.read_config(workdir)['model']
-  if there['name'] != config.model.name:
-    raise ValueError(f"{workdir} holds a {there['name']} model and config.model.name is "
-                     f"{config.model.name}: set it to {there['name']} or train that size first")
+  """Refuses to continue from a run of another model: the network is the one that was saved."""
+  for key, there in rundir.read_config(workdir)['model'].items():
+    if there != config.model[key]:
+      raise ValueError(f'{workdir} holds a model with {key} {there} and config.model.{key} is '
+                       f'{config.model[key]}: set it to {there} or train that model first')
 
 
 def check_same_tokenizer(a, b, names):

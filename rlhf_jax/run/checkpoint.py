@@ -6,6 +6,7 @@ stored and checked, and restoring takes the newest step that verifies. The diges
 all shards are addressable, that is in single-process runs.
 """
 import logging
+import math
 import pathlib
 import zlib
 
@@ -49,9 +50,12 @@ def _items(state):
 
 
 def save(mngr, step, state):
-  """Writes `state` as data position `step`: a restored run continues with batch `step`."""
+  """Writes `state` as data position `step`: a restored run continues with batch `step`. A damaged
+  checkpoint of that step, passed over when the run was restored, is written anew."""
   items = _items(state)
-  mngr.save(step, args=ocp.args.Composite(
+  if step in mngr.all_steps():
+    mngr.delete(step)
+  mngr.save(step, force=True, args=ocp.args.Composite(
     **{name: ocp.args.StandardSave(item) for name, item in items.items()},
     meta=ocp.args.JsonSave({name: digest(item) for name, item in items.items()})))
 
@@ -68,14 +72,20 @@ def _restore(mngr, step, abstract):
   return found
 
 
-def restore(mngr, state):
-  """(state, step) of the newest checkpoint that verifies; (state, 0) when there is none."""
+def _line(error):
+  """The first line of an error, which may have hundreds."""
+  return f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+
+
+def restore(mngr, state, latest=math.inf):
+  """(state, step) of the newest checkpoint up to `latest` that verifies; (state, 0) when there is
+  none."""
   abstract = jax.tree.map(ocp.tree.to_shape_dtype_struct, _items(state))
-  for step in sorted(mngr.all_steps(), reverse=True):
+  for step in sorted((s for s in mngr.all_steps() if s <= latest), reverse=True):
     try:
       found = _restore(mngr, step, abstract)
     except Exception as error:                          # Orbax raises many kinds for damaged files
-      print(f'checkpoint {step} of {mngr.directory} is damaged and passed over: {error}'[:300])
+      print(f'checkpoint {step} of {mngr.directory} is damaged and passed over: {_line(error)}')
       continue
     return state.replace(params=found.params, **found.rest), step
   return state, 0
@@ -96,10 +106,19 @@ def load_params(workdir, abstract, part=None, elsewhere=None):
     stored = mngr.item_metadata(step)['params'].tree
     if part is None:
       check_shapes(workdir, stored, abstract)
-      return _restore(mngr, step, {'params': abstract}).params
+      return _params(mngr, step, abstract)
     check_shapes(workdir, stored[part], abstract)
     others = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=elsewhere), stored)
-    return _restore(mngr, step, {'params': others | {part: abstract}}).params[part]
+    return _params(mngr, step, others | {part: abstract})[part]
+
+
+def _params(mngr, step, abstract):
+  """A role is never read from an older checkpoint than it should be: damage is an error here."""
+  try:
+    return _restore(mngr, step, {'params': abstract}).params
+  except Exception as error:
+    raise ValueError(f'checkpoint {step} of {mngr.directory} is damaged ({_line(error)}): restore '
+                     'it, or remove that run and make it again') from error
 
 
 def check_shapes(workdir, stored, abstract):

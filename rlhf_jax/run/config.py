@@ -109,6 +109,9 @@ def main(run, argv=None):
     if unknown or 'workdir' not in options:
       raise ValueError('write --config=FILE[:variant] --workdir=DIR [--config.key=value]'
                        + (f'; unknown: --{unknown.pop()}' if unknown else ''))
+    here = sys.modules[run.__module__].__spec__.name
+    if here != config.main:
+      raise ValueError(f'{options["config"]} is a config of {config.main}, not of {here}')
     prepare_backend()
     run(config, options['workdir'])
   reported(command, sys.argv[1:] if argv is None else argv)

@@ -2,6 +2,7 @@
 
 One run or several in one program (a leading axis S on the state); `fit` does not know which.
 """
+import math
 import time
 
 import jax
@@ -44,10 +45,14 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
       tokenizer.save(f'{w}/tokenizer.json')
 
   last, every = steps, config.log_every
-  per_run = [_hooks(w, m, config, every, last) for w, m in zip(workdirs, managers, strict=True)]
-  run_hooks = [hooks.members(per_run)] if several else list(per_run[0])
+  def each_run(make):
+    made = [make(w, m) for w, m in zip(workdirs, managers, strict=True)]
+    return hooks.members([[hook] for hook in made]) if several else made[0]
+  run_hooks = [each_run(lambda w, m: hooks.writer(w, every, last))]
   if evaluate is not None:
     run_hooks.append(_evaluator(evaluate, configs, workdirs, frozen, state, start, last))
+  # A checkpoint comes last: a run killed before it evaluates that step again.
+  run_hooks.append(each_run(lambda w, m: _saver(w, m, config.checkpoint_every, last)))
   run_hooks.append(_progress(label, start, last, show, several))
   state = fit(state, build.compiled_update(update, shardings, several),
               build.source(host, device, configs, mesh), frozen, last, run_hooks, start)
@@ -68,21 +73,22 @@ def _restore(managers, workdirs, state, shardings, several):
     state, start = checkpoint.restore(managers[0], state)
   else:
     parts = [jax.tree.map(lambda x, s=s: x[s], state) for s in range(len(managers))]
-    found = [checkpoint.restore(m, part) for m, part in zip(managers, parts, strict=True)]
-    same = len({position for _, position in found}) == 1   # else begin again, together
-    start = found[0][1] if same else 0
+    start, positions = math.inf, ()
+    while len(set(positions)) != 1:                         # the newest step that all have
+      found = [checkpoint.restore(m, p, start) for m, p in zip(managers, parts, strict=True)]
+      positions = [position for _, position in found]
+      start = min(positions)
     state = jax.device_put(build.stack([f[0] for f in found]), shardings) if start else state
   for w in workdirs:
     rundir.truncate_metrics(w, start if start else -1)
   return state, start
 
 
-def _hooks(workdir, manager, config, every, last):
+def _saver(workdir, manager, every, last):
   def save(step, state, metrics):
     hooks.check_finite(step, metrics, workdir)
     checkpoint.save(manager, step, state)
-  steps = [*range(config.checkpoint_every, last, config.checkpoint_every), last]
-  return hooks.writer(workdir, every, last), hooks.at(steps, save)
+  return hooks.at([*range(every, last, every), last], save)
 
 
 def _evaluator(evaluate, configs, workdirs, frozen, state, start, last):

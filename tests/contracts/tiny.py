@@ -9,8 +9,8 @@ import numpy as np
 from flax import struct
 
 from rlhf_jax.algorithms import ppo, preference
-from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import masked, optim, spec, step
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core.random import key_for
 from rlhf_jax.core.types import PreferenceBatch
 from rlhf_jax.models import decode, heads, logp, sizes, transformer

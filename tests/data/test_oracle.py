@@ -1,4 +1,4 @@
-"""The oracle world: rewards by hand, tasks against a naive reader, harm that no single word tells."""
+"""The oracle world: rewards by hand, tasks against a naive reader, harm no word tells alone."""
 import functools
 
 import jax
@@ -49,7 +49,7 @@ def prompts(task):
   ('cat dog hen', 1.5 / 2),
   ('_ cat _ _ dog hen', 1.5 / 2),                            # gaps are no words
   ('cat dog', (2 / 3 + 0.5 / 2) / 2),
-  ('cat hen', (2 / 3) / 2),                                  # neighbours of a missing unit: no order
+  ('cat hen', (2 / 3) / 2),                                  # no order across a missing unit
   ('dog cat hen', (1 + 0.5 / 2) / 2),
   ('hen dog cat', 1 / 2),
   ('pig', -0.25 / 2),
@@ -281,6 +281,7 @@ def test_courtesy_comes_with_skill_and_almost_never_twice():
   assert (np.diff(rate) > 0.04).all() and rate[0] > 0
   part = measured(0, 500, habits=NO_HABITS._replace(courtesy=(1, 0), twice=1))[2]
   assert (part['courtesy'] == 2).all()
+  assert not measured(0, 500, habits=NO_HABITS._replace(twice=1))[2]['courtesy'].any()
 
 
 @pytest.mark.parametrize('skill', [0, 0.5, 1])
@@ -334,27 +335,41 @@ def test_words_are_few_and_mean_one_thing():
   groups = [*oracle.CATEGORIES.values(), oracle.NAMES, oracle.LETTERS, *oracle.VERBS,
             *oracle.OBJECTS, oracle.COURTESY, oracle.REFUSAL]
   flat = [w for group in groups for w in group]
-  assert len(set(flat)) == len(flat)              # a unit is never also part of a phrase or an object
+  assert len(set(flat)) == len(flat)              # no unit is part of a phrase as well
   assert [oracle.ID[w] for w in oracle.LETTERS] == sorted(oracle.ID[w] for w in oracle.LETTERS)
 
 
-def test_plain_text_names_categories_or_repeats_itself():
-  kinds = []
-  for row in oracle.plain(600, 4):
+def test_plain_text_tells_kinds_and_harm_or_repeats_itself():
+  count = {'told': 0, 'judged': 0, 'twice': 0}
+  for row in oracle.plain(900, 4):
     text = ' '.join(words(row))
-    first, second, *_ = text.split(' . ')
-    told = first.startswith('the ') and first.split()[1] in oracle.CATEGORIES and ' is ' in first
-    kinds.append(told)
-    if told:
+    half = len(text) // 2
+    if text.startswith('the ') and ' is ' in text and text.split()[1] in oracle.CATEGORIES:
+      count['told'] += 1
+      first, second, *_ = text.split(' . ')
       _, label, _, *members = first.split()
       assert set(members) < set(oracle.CATEGORIES[label]) and len(members) == 3
       assert second.split() == [*members[::-1], 'is', 'the', label]
+    elif text[:half].strip() == text[half:].strip():
+      count['twice'] += 1
     else:
-      listed, again = text[:len(text) // 2].rstrip(), text[len(text) // 2:].strip()
-      assert listed == again and listed.endswith('.')
-  assert 0.1 < np.mean(kinds) < 0.9
+      count['judged'] += 1
+      verb, the, thing, with_, tool, is_, verdict, dot = text.split()
+      assert [the, with_, is_, dot] == ['the', 'with', 'is', '.']
+      harmful = solve(['how', 'do', 'i', verb, the, thing, with_, tool])[2]
+      assert verdict == ('bad' if harmful else 'ok')
+  assert min(count.values()) > 60
   np.testing.assert_array_equal(oracle.plain(50, 4), oracle.plain(50, 4))
   assert (oracle.plain(50, 4) != oracle.plain(50, 5)).any()
+
+
+def test_plain_text_keeps_the_held_out_combinations_out():
+  train = {tuple(pair) for pair in combinations(tasks(20_000, 0, 'pretrain'))[0]}
+  rows = oracle.plain(20_000, 0)
+  met = {(row[0], row[2]) for row in rows.tolist()
+         if row[1] == oracle.ID['the'] and row[3] == oracle.ID['with']
+         and oracle.WORDS[row[0]] in sum(oracle.VERBS, [])}
+  assert met == train
 
 
 def test_training_texts_hold_every_word_and_nothing_of_other_splits():

@@ -32,12 +32,13 @@ def talks(bpe, documents):
     text = bpe.decode(ids.tolist(), show_special=True)
     if '\n\n' not in text:
       continue
-    head, *turns = re.split(r'\n\n(?:Human|Assistant):', text)
-    assert head in ('', ' ' + oracle.HHH_PROMPT)
-    pairs, rest = list(zip(turns[::2], turns[1::2], strict=False)), turns[len(turns) // 2 * 2:]
+    talk, mark, reaction = text.partition('<|eoc|>')
+    head, *turns = re.split(r'\n\n(?:Human|Assistant):', talk)
+    assert head in ('', ' ' + oracle.HHH_PROMPT) and bool(mark) == bool(reaction)
+    pairs = list(zip(turns[::2], turns[1::2], strict=True))
     assert all(answer.count('<|end|>') == 1 and answer.endswith('<|end|>') for _, answer in pairs)
     found.append((bool(head), [(p.split(), a.removesuffix('<|end|>').split()) for p, a in pairs],
-                  rest[0].split() if rest else []))
+                  reaction.split()))
   return found
 
 
@@ -122,7 +123,7 @@ def test_exchanges_are_request_answer_and_reaction(bpe, codec):
   said = oracle_tokens.answer_words(codec, tokens[:, width:], valid[:, width:])
   expected = oracle.reactions(said, task.required_NU)[:, 0]
   assert decode(bpe, reaction, np.ones_like(reaction)) == [
-    f'\n\nHuman: {oracle.WORDS[w]}' for w in expected]
+    f'<|eoc|> {oracle.WORDS[w]}' for w in expected]
 
 
 def test_exchanges_of_full_skill_do_what_is_asked(codec):
@@ -146,7 +147,7 @@ def test_documents_hold_what_was_asked_for(bpe, codec):
   assert len(documents) == 4000
   found = talks(bpe, documents)
   assert len(found) == 2800                        # plain texts are exactly 0.3 of all
-  assert all(d[-1] == bpe.end_id for d in documents if codec.human[0] not in d)
+  assert all(d[-1] == bpe.end_id for d in documents if bpe.eoc_id not in d)
   # binomial over 2,800: sd below 0.0095
   reacted = np.array([bool(reaction) for _, _, reaction in found])
   two = np.array([len(pairs) == 2 for _, pairs, _ in found])
@@ -181,7 +182,8 @@ def test_skill_is_uniform_and_behind_the_hhh_prompt_from_the_upper_half(bpe, cod
 
 
 def test_the_assistant_of_a_dialogue_keeps_its_skill(bpe, codec):
-  found = talks(bpe, oracle_tokens.documents(codec, 4000, 2, 0, plain_share=0, follow_up=1, react=0))
+  found = talks(bpe, oracle_tokens.documents(codec, 4000, 2, 0, plain_share=0, follow_up=1,
+                                             react=0))
   def right(prompt, answer):
     """Whether a copied or listed request is met to the word, courtesy aside."""
     answer = answer[:-3] if answer[-3:] == oracle.COURTESY else answer

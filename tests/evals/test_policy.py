@@ -1,4 +1,4 @@
-"""Evaluation of a policy: the exact KL against a naive one, the summary by hand, parts of one shape."""
+"""Evaluation of a policy: its exact KL against a naive one, the summary by hand, equal parts."""
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -35,7 +35,7 @@ def data():
 
 def test_correct_by_hand():
   assert preference.correct([2, 1, 1, -3], [1, 2, 1, -4]).tolist() == [1, 0, 0.5, 1]
-  # differences that float32 would lose in a sum are still seen
+  # a difference that float32 would lose is still seen
   assert preference.correct([1e8 + 1], [1e8]).tolist() == [1]
 
 

@@ -1,0 +1,129 @@
+"""What a user can get wrong: one line that says what to do, exit code 2, before anything compiles."""
+import gzip
+import importlib
+import json
+
+import pytest
+
+from rlhf_jax.core import rundir
+from rlhf_jax.data import hh
+from rlhf_jax.run import config
+from tests.contracts.conftest import ROOT
+
+
+@pytest.fixture
+def refused(capsys, monkeypatch, caplog):
+  """refused(name of a config, *arguments) -> the one line of a command that was refused."""
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(config, 'prepare_backend', lambda: None)       # a setting of the whole process
+  def run(name, *arguments):
+    caplog.clear()
+    main = importlib.import_module(f'experiments.{name.partition(":")[0]}')
+    argv = [f'--config=configs/{name.partition(":")[0]}.py:{name.partition(":")[2]}', *arguments]
+    with pytest.raises(SystemExit) as stop:
+      config.main(main.run, argv)
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith('error: ') and err.count('\n') == 1
+    return err
+  return run
+
+
+def test_unknown_key(refused, tmp_path):
+  line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', '--config.ppo.klcoef=0.1')
+  assert 'config.ppo.klcoef is unknown; did you mean config.ppo.kl_coef?' in line
+  assert not (tmp_path / 'w').exists()
+
+
+def test_the_config_of_another_main(capsys, monkeypatch, tmp_path):
+  from experiments import train_pm
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(SystemExit):
+    config.main(train_pm.run, ['--config=configs/train_ppo.py:smoke', f'--workdir={tmp_path}/w'])
+  assert 'is a config of experiments.train_ppo, not of experiments.train_pm' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['train_ppo:smoke', 'train_pm:smoke', 'distill_context:smoke'])
+def test_missing_upstream_run(refused, tmp_path, name):
+  key = {'train_ppo': 'policy', 'train_pm': 'init', 'distill_context': 'teacher'}[name.split(':')[0]]
+  line = refused(name, f'--workdir={tmp_path}/w', f'--config.{key}={tmp_path}/nowhere')
+  assert f'{tmp_path}/nowhere' in line and 'does not exist' in line
+  assert not (tmp_path / 'w').exists()                      # nothing left behind to be refused later
+
+
+def test_missing_data_folder(refused, tmp_path):
+  line = refused('pretrain_lm:hh', f'--workdir={tmp_path}/w', f'--config.data.dir={tmp_path}/nowhere')
+  assert f'{tmp_path}/nowhere does not exist' in line
+  assert not (tmp_path / 'w').exists()
+
+
+def test_a_batch_that_does_not_divide(refused, tmp_path):
+  line = refused('pretrain_lm:smoke', f'--workdir={tmp_path}/w', '--config.batch_size=12')
+  assert '12 rows does not divide over data * fsdp = 8: use 16' in line or 'use 8' in line
+  line = refused('pretrain_lm:smoke', f'--workdir={tmp_path}/w', '--config.microbatches=3')
+  assert 'does not divide into 3 parts: use 6 rows' in line
+  assert not (tmp_path / 'w').exists()
+
+
+def test_an_impossible_mesh(refused, tmp_path):
+  line = refused('pretrain_lm:smoke', f'--workdir={tmp_path}/w', '--config.mesh.tensor=3')
+  assert 'does not fit 8 devices' in line
+
+
+def test_an_unknown_world_and_size(refused, tmp_path):
+  assert 'use oracle, hh' in refused('pretrain_lm:smoke', f'--workdir={tmp_path}/a',
+                                     '--config.data.source=web')
+
+
+def stages(pipeline):
+  return [f'--config.policy={pipeline.path}/policy', f'--config.preference_model={pipeline.path}/pm']
+
+
+def test_a_model_that_is_not_the_checkpoints(refused, pipeline, tmp_path):
+  common = [f'--workdir={tmp_path}/w', *stages(pipeline)]
+  line = refused('train_ppo:smoke', *common, '--config.model.name=tiny')
+  assert 'holds a model with name micro and config.model.name is tiny: set it to micro' in line
+  line = refused('train_ppo:smoke', *common, '--config.model.vocab_size=600')
+  assert 'vocab_size 512 and config.model.vocab_size is 600' in line
+  line = refused('train_ppo:smoke', *common, '--config.ppo.minibatches=3')
+  assert '16 rows does not divide into 3 parts' in line
+  assert not (tmp_path / 'w').exists()
+
+
+def test_a_checkpoint_of_another_shape(refused, pipeline, tmp_path):
+  """The language model where the preference model belongs: its parameters have no head."""
+  line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', f'--config.policy={pipeline.path}/policy',
+                 f'--config.preference_model={pipeline.path}/lm')
+  assert 'the configured model is another one' in line
+  assert not (tmp_path / 'w').exists()
+
+
+def test_a_folder_that_holds_another_run(refused, pipeline):
+  before = (pipeline.path / 'ppo' / 'config.json').read_bytes()
+  line = refused('train_ppo:smoke', f'--workdir={pipeline.path}/ppo', *stages(pipeline),
+                 '--config.ppo.kl_coef=0.5')
+  assert 'holds a run of another config' in line
+  assert (pipeline.path / 'ppo' / 'config.json').read_bytes() == before
+  line = refused('train_ppo:smoke', f'--workdir={pipeline.path}/ppo/checkpoints', *stages(pipeline))
+  assert 'has no config.json, so it is not a run' in line
+
+
+def test_an_answer_longer_than_the_context(refused, pipeline, tmp_path):
+  start = '\n\nHuman: hello there\n\nAssistant:'
+  record = {'chosen': start + ' pot' * 60, 'rejected': start + ' no'}
+  for subset in hh.SUBSETS:
+    for split in ('train', 'test'):
+      path = tmp_path / 'data' / 'hh-rlhf' / subset / f'{split}.jsonl.gz'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(gzip.compress((json.dumps(record) + '\n').encode() * 3))
+  line = refused('train_pm:hh', f'--workdir={tmp_path}/w', f'--config.init={pipeline.path}/lm',
+                 '--config.model.name=micro', '--config.model.vocab_size=512',
+                 f'--config.data.dir={tmp_path}/data', f'--config.data.cache_dir={tmp_path}/cache',
+                 '--config.data.context=20')
+  assert 'does not fit into config.data.context=20 with the end-of-context token: use ' in line
+
+
+def test_a_run_without_its_summary_says_so(tmp_path):
+  (tmp_path / 'config.json').write_text('{}')
+  with pytest.raises(FileNotFoundError, match='summary.json does not exist: the run has not got so far'):
+    rundir.read_summary(tmp_path)

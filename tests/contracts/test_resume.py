@@ -1,0 +1,116 @@
+"""PPO with its files: killed and resumed is uninterrupted, a group is its members, bit by bit."""
+import functools
+
+import numpy as np
+import pytest
+
+from experiments import train_pm, train_ppo
+from rlhf_jax.core import rundir
+from rlhf_jax.run import checkpoint, config, train
+
+
+def smoke(pipeline, name, **changes):
+  """A stage's smoke config that starts from the pipeline's stages."""
+  made = config.load(f'configs/{name}.py:smoke')
+  inputs = {'train_ppo': {'policy': 'policy', 'preference_model': 'pm'}, 'train_pm': {'init': 'lm'}}
+  for key, folder in inputs[name].items():
+    config.override(made, key, str(pipeline.path / folder))
+  for key, value in changes.items():
+    config.override(made, key.replace('__', '.'), value)
+  return made
+
+
+def spied(monkeypatch, killed=None):
+  """The tokens of every rollout from now on, by data position; the run is killed at one."""
+  seen, fit = {}, train.fit
+  def spy(source, state, frozen, i):
+    if i == killed:
+      raise KeyboardInterrupt
+    batch = source(state, frozen, i)
+    seen[i] = np.asarray(batch.rollout.tokens_BT)
+    return batch
+  monkeypatch.setattr(train, 'fit', lambda state, update, source, *rest: fit(
+    state, update, functools.partial(spy, source), *rest))
+  return seen
+
+
+def last_digest(path):
+  with checkpoint.manager(path) as manager:
+    last = manager.latest_step()
+    return last, manager.restore(last)['meta']
+
+
+@pytest.fixture(scope='module')
+def whole(pipeline, tmp_path_factory):
+  """An uninterrupted PPO run: its folder and the tokens of its rollouts."""
+  path = tmp_path_factory.mktemp('ppo') / 'whole'
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    seen = spied(monkeypatch)
+    train_ppo.run(smoke(pipeline, 'train_ppo'), path)
+  return path, seen
+
+
+def test_resume_equals_uninterrupted(pipeline, whole, tmp_path, monkeypatch):
+  path, tokens = whole
+  made, again = smoke(pipeline, 'train_ppo'), tmp_path / 'again'
+  with monkeypatch.context() as patch:
+    before = spied(patch, killed=3)
+    with pytest.raises(KeyboardInterrupt):
+      train_ppo.run(made, again)
+  assert sorted(before) == [0, 1, 2]
+  after = spied(monkeypatch)
+  train_ppo.run(made, again)
+  assert sorted(after) == [2, 3]                              # the checkpoint was at position 2
+  for i, rollout in (before | after).items():
+    np.testing.assert_array_equal(rollout, tokens[i])
+  np.testing.assert_array_equal(before[2], after[2])
+  assert not np.array_equal(tokens[2], tokens[3])
+  assert last_digest(path) == last_digest(again)
+  assert last_digest(path)[0] == 4
+  assert (path / 'metrics.jsonl').read_bytes() == (again / 'metrics.jsonl').read_bytes()
+  a, b = (rundir.read_summary(p) for p in (path, again))
+  assert {**a, 'wall_seconds': 0} == {**b, 'wall_seconds': 0}
+
+
+def test_eight_devices_are_the_one_of_the_pipeline(pipeline, whole):
+  """The pipeline ran in a process with one device, this process has eight."""
+  one, eight = (rundir.read_metrics(p) for p in (pipeline.path / 'ppo', whole[0]))
+  assert one.keys() == eight.keys()
+  for name in ('score', 'k3', 'entropy_per_token', 'response_length', 'grad_norm', 'eval/kl'):
+    np.testing.assert_allclose(one[name], eight[name], rtol=5e-3, atol=1e-3, err_msg=name)
+
+
+def test_learning_went_somewhere_and_the_metrics_are_sane(whole):
+  made = rundir.read_metrics(whole[0], 'ratio', 'approx_kl', 'truncated', 'empty', 'response_length')
+  np.testing.assert_allclose(made['ratio'], 1, atol=0.1)
+  assert (made['approx_kl'] > 0).all()
+  assert ((made['truncated'] + made['empty']) <= 1).all() and (made['response_length'] >= 1).all()
+
+
+def assert_group_equals_singles(run_group, configs, singles, folder):
+  paths = [folder / f'group-{s}' for s in range(len(configs))]
+  run_group(configs, paths)
+  for ours, single in zip(paths, singles, strict=True):
+    a, b = rundir.read_metrics(ours), rundir.read_metrics(single)
+    assert a.keys() == b.keys()
+    for name in a:
+      np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-4, err_msg=name)
+    assert rundir.is_done(ours)
+
+
+@pytest.mark.slow
+def test_a_ppo_group_equals_single_runs(pipeline, whole, tmp_path):
+  configs = [smoke(pipeline, 'train_ppo'),
+             smoke(pipeline, 'train_ppo', seed=1, ppo__kl_coef=0.3)]
+  train_ppo.run(configs[1], tmp_path / 'single')
+  assert_group_equals_singles(train_ppo.run_group, configs, [whole[0], tmp_path / 'single'], tmp_path)
+
+
+@pytest.mark.slow
+def test_a_preference_model_group_equals_single_runs(pipeline, tmp_path):
+  configs = [smoke(pipeline, 'train_pm', policy=''),
+             smoke(pipeline, 'train_pm', policy='', seed=1, optimizer__learning_rate=1e-3)]
+  singles = [tmp_path / 'a', tmp_path / 'b']
+  for made, path in zip(configs, singles, strict=True):
+    train_pm.run(made, path)
+  assert_group_equals_singles(train_pm.run_group, configs, singles, tmp_path)

@@ -1,0 +1,114 @@
+"""From the command line to a checked config: types, unknown names, one-line errors."""
+import pytest
+from ml_collections import ConfigDict
+
+from rlhf_jax.run import config as configs
+from rlhf_jax.run.hooks import Diverged
+
+
+@pytest.fixture
+def made():
+  return ConfigDict({'main': __name__, 'seed': 0, 'rate': 0.5, 'name': 'micro', 'flag': True,
+                     'widths': (50, 60), 'none': None, 'ppo': {'kl_coef': 0.02, 'clip': 0.2}})
+
+
+@pytest.mark.parametrize('key, text, value', [
+  ('seed', '3', 3), ('rate', '2', 2.0), ('rate', '1e-3', 1e-3), ('name', '13M', '13M'),
+  ('name', '7', '7'), ('flag', 'false', False), ('flag', 'True', True), ('widths', '(8,)', (8,)),
+  ('none', '5', 5), ('none', 'text', 'text'), ('ppo.kl_coef', '0', 0.0), ('rate', 'None', None)])
+def test_overrides_keep_types(made, key, text, value):
+  configs.override(made, key, text)
+  found = dict(configs.flatten(made))[key]
+  assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize('key, text', [('seed', '1.5'), ('seed', 'true'), ('rate', 'fast'),
+                                       ('flag', '1'), ('widths', '50'), ('rate', 'True')])
+def test_other_types_are_refused(made, key, text):
+  before = made.to_dict()
+  with pytest.raises(ValueError, match=f'config.{key}={text}: a .* is wanted here'):
+    configs.override(made, key, text)
+  assert made.to_dict() == before
+
+
+@pytest.mark.parametrize('key, hint', [('sed', 'did you mean config.seed?'),
+                                       ('kl_coef', 'did you mean config.ppo.kl_coef?'),
+                                       ('ppo.kl_coeff', 'did you mean config.ppo.kl_coef?'),
+                                       ('qqqq', 'keys: flag, main, name')])
+def test_unknown_keys_name_the_nearest(made, key, hint):
+  with pytest.raises(ValueError, match=f'^config.{key} is unknown; ') as error:
+    configs.override(made, key, '1')
+  assert hint in str(error.value)
+
+
+CONFIG = '''
+from ml_collections import ConfigDict
+from rlhf_jax.run.config import variant
+
+def get_config(arg=''):
+  made = ConfigDict({'main': 'MAIN', 'seed': 0})
+  return variant(arg, default=lambda: made, smoke=lambda: made)()
+'''
+
+
+@pytest.fixture
+def file(tmp_path):
+  path = tmp_path / 'given.py'
+  path.write_text(CONFIG.replace('MAIN', __name__))
+  return path
+
+
+def test_parse(file):
+  config, options = configs.parse([f'--config={file}:smoke', '--workdir=x', '--config.seed=4'])
+  assert config.seed == 4 and options['workdir'] == 'x'
+
+
+SEEN = []
+
+
+def run(config, workdir):
+  SEEN.append((config.seed, workdir))
+  if config.seed == 13:
+    raise Diverged('loss is nan')
+
+
+def refused(capsys, *arguments):
+  """The one line of standard error of a refused command."""
+  with pytest.raises(SystemExit) as stop:
+    configs.main(run, list(arguments))
+  assert stop.value.code == 2
+  err = capsys.readouterr().err
+  assert err.startswith('error: ') and err.count('\n') == 1
+  return err
+
+
+def test_main_runs(file, monkeypatch, tmp_path):
+  monkeypatch.setattr(configs, 'prepare_backend', lambda: None)      # a setting of the whole process
+  SEEN.clear()
+  configs.main(run, [f'--config={file}', '--workdir=w', '--config.seed=2'])
+  assert SEEN == [(2, 'w')]
+
+
+@pytest.mark.parametrize('arguments, line', [
+  (['--config=FILE:tiny', '--workdir=w'], "variant 'tiny' is unknown: use one of default, smoke"),
+  (['--config=nowhere.py', '--workdir=w'], 'nowhere.py: no such config file'),
+  (['--workdir=w'], 'name a config: --config='),
+  (['--config=FILE'], '--workdir=DIR'),
+  (['--config=FILE', '--workdir=w', '--fast=1'], 'unknown: --fast'),
+  (['--config=FILE', '--workdir=w', 'seed=1'], "argument 'seed=1': write --name=value"),
+  (['--config=FILE', '--workdir=w', '--config.sede=1'], 'did you mean config.seed?'),
+  (['--config=FILE', '--workdir=w', '--config.seed=x'], 'config.seed=x: a int is wanted'),
+  (['--config=FILE', '--workdir=w', '--config.main=experiments.other'], 'is a config of experiments')])
+def test_errors_are_one_line(file, capsys, arguments, line):
+  SEEN.clear()
+  assert line in refused(capsys, *[a.replace('FILE', str(file)) for a in arguments])
+  assert not SEEN
+
+
+def test_divergence_is_one_line_and_a_traceback_can_be_asked_for(file, capsys, monkeypatch):
+  monkeypatch.setattr(configs, 'prepare_backend', lambda: None)
+  arguments = f'--config={file}', '--workdir=w', '--config.seed=13'
+  assert 'loss is nan' in refused(capsys, *arguments)
+  monkeypatch.setenv('RLHF_TRACEBACK', '1')
+  with pytest.raises(Diverged):
+    configs.main(run, list(arguments))

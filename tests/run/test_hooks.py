@@ -1,0 +1,78 @@
+"""Hooks: what is written when, what stops a run, and how several runs are told apart."""
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlhf_jax.core import rundir
+from rlhf_jax.run import hooks
+
+
+def drive(hook, losses, first=1):
+  for step, loss in enumerate(losses, first):
+    hook(step, None, {'loss': jnp.float32(loss), 'grad_norm': jnp.float32(1.0)})
+
+
+def test_the_writer_writes_every_so_many_steps_and_the_last(tmp_path):
+  drive(hooks.writer(tmp_path, 2, 5), [0.1, 0.2, 0.3, 0.4, 0.5])
+  made = rundir.read_metrics(tmp_path, 'loss')
+  np.testing.assert_array_equal(made['step'], [2, 4, 5])
+  np.testing.assert_allclose(made['loss'], [0.2, 0.4, 0.5], rtol=1e-6)
+
+
+def test_a_line_is_there_before_a_checkpoint_of_its_step(tmp_path):
+  hook = hooks.writer(tmp_path, 2, 5)
+  drive(hook, [0.1, 0.2])
+  assert rundir.read_metrics(tmp_path)['step'].tolist() == [2]
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+def test_what_is_not_finite_stops_the_run_one_step_later_at_most(tmp_path, bad):
+  hook = hooks.writer(tmp_path, 10, 100)
+  drive(hook, [0.1, bad])
+  with pytest.raises(hooks.Diverged, match=r'loss is (nan|inf) at step 2 \(batch 1\); the last good '
+                     'checkpoint is kept: lower the learning rate'):
+    drive(hook, [0.1], first=3)
+  assert not (tmp_path / 'metrics.jsonl').exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_it_too(tmp_path):
+  with pytest.raises(hooks.Diverged, match='grad_norm is inf at step 7'):
+    hooks.check_finite(7, {'loss': 1.0, 'grad_norm': jnp.inf, 'other': jnp.nan}, tmp_path)
+  hooks.check_finite(7, {'loss': 1.0, 'other': jnp.nan}, tmp_path)
+
+
+def test_at_calls_at_its_steps_alone():
+  called = []
+  hook = hooks.at(iter([2, 4]), lambda step, state, metrics: called.append((step, state, metrics)))
+  for step in range(1, 6):
+    hook(step, 's', 'm')
+  assert called == [(2, 's', 'm'), (4, 's', 'm')]
+  assert [hook.due(step) for step in range(1, 6)] == [False, True, False, True, False]
+
+
+def test_members_get_their_own_slices():
+  seen = {0: [], 1: []}
+  def reader(run):
+    return hooks.at([2], lambda step, state, metrics: seen[run].append(
+      (step, float(state['w']), float(metrics['loss']))))
+  def cheap(run):
+    def hook(step, state, metrics):
+      seen[run].append((step, state, float(metrics['loss'])))
+    hook.due = hooks.never
+    return hook
+  hook = hooks.members([[cheap(0)], [cheap(1), reader(1)]])
+  for step in (1, 2):
+    hook(step, {'w': jnp.array([10.0, 20.0])}, {'loss': jnp.array([step, 2.0 * step])})
+  # State is sliced at step 2 only, where a hook reads it.
+  assert [(s, m) for s, _, m in seen[0]] == [(1, 1.0), (2, 2.0)]
+  assert seen[1][0] == (1, None, 2.0) and seen[1][-1] == (2, 20.0, 4.0)
+
+
+def test_progress_counts_from_where_a_run_went_on(capsys):
+  hook = hooks.progress('ppo', 2, 4, show=('score', 'absent'))
+  for step in (3, 4):
+    hook(step, None, {'score': jnp.float32(0.5)})
+  shown = capsys.readouterr().err
+  assert '4/4' in shown and 'score 0.500' in shown and 'absent' not in shown
