@@ -84,7 +84,7 @@ def exchanges(codec, n, seed, split, low=0.0, high=1.0, skill=None):
           np.concatenate([np.full((n, 1), codec.eoc_id, np.int32), reaction], 1))
 
 
-def documents(codec, n, seed, context_share=0.15, plain_share=0.3, follow_up=0.2, react=0.6):
+def documents(codec, n, seed, context_share=0.15, plain_share=0.3, follow_up=0.2, react=0.8):
   """n pretraining documents, a list of id arrays, shuffled.
 
   Plain sentences; dialogues by one assistant whose skill is uniform in [0, 1]: an exchange, then in

@@ -33,15 +33,16 @@ def check_finite(step, metrics, workdir):
                      'batch, then run the same command to resume')
 
 
-def writer(workdir, every, last):
-  """Writes metrics to `metrics.jsonl` every so many steps and at the `last`; checks every step."""
+def writer(workdir, every, last, stops=()):
+  """Writes metrics to `metrics.jsonl` every so many steps and at the `last`; checks every step, and
+  without delay at `stops`, where the state is evaluated or saved next."""
   waiting = []
 
   def hook(step, state, metrics):
     del state
     waiting.append((step, metrics))
-    written = step % every == 0 or step == last      # not late: a checkpoint may follow at once
-    while len(waiting) > (not written):
+    at_once = step % every == 0 or step == last or step in stops
+    while len(waiting) > (not at_once):
       past, values = waiting.pop(0)
       check_finite(past, values, workdir)
       if past % every == 0 or past == last:

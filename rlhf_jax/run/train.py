@@ -48,11 +48,13 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
   def each_run(make):
     made = [make(w, m) for w, m in zip(workdirs, managers, strict=True)]
     return hooks.members([[hook] for hook in made]) if several else made[0]
-  run_hooks = [each_run(lambda w, m: hooks.writer(w, every, last))]
+  stops = {*_each(config.eval_every, last), *_each(config.checkpoint_every, last)}
+  run_hooks = [each_run(lambda w, m: hooks.writer(w, every, last, stops))]
   if evaluate is not None:
     run_hooks.append(_evaluator(evaluate, configs, workdirs, frozen, state, start, last))
   # A checkpoint comes last: a run killed before it evaluates that step again.
-  run_hooks.append(each_run(lambda w, m: _saver(w, m, config.checkpoint_every, last)))
+  run_hooks.append(each_run(lambda w, m: hooks.at(
+    _each(config.checkpoint_every, last), lambda step, state, _: checkpoint.save(m, step, state))))
   run_hooks.append(_progress(label, start, last, show, several))
   state = fit(state, build.compiled_update(update, shardings, several),
               build.source(host, device, configs, mesh), frozen, last, run_hooks, start)
@@ -84,11 +86,9 @@ def _restore(managers, workdirs, state, shardings, several):
   return state, start
 
 
-def _saver(workdir, manager, every, last):
-  def save(step, state, metrics):
-    hooks.check_finite(step, metrics, workdir)
-    checkpoint.save(manager, step, state)
-  return hooks.at([*range(every, last, every), last], save)
+def _each(every, last):
+  """Every so many steps, and the last one."""
+  return [*range(every, last, every), last]
 
 
 def _evaluator(evaluate, configs, workdirs, frozen, state, start, last):
@@ -102,7 +102,7 @@ def _evaluator(evaluate, configs, workdirs, frozen, state, start, last):
                                       for k, v in values.items()})
   if start == 0:
     write(0, state, None)
-  return hooks.at([*range(every, last, every), last], write)
+  return hooks.at(_each(every, last), write)
 
 
 def _progress(label, start, last, show, several):

@@ -14,15 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope='package', autouse=True)
 def quick_compile(tmp_path_factory):
-  options = {'jax_disable_most_optimizations': True,
-             'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('xla')),
-             'jax_persistent_cache_min_compile_time_secs': 0.5}
-  before = {name: getattr(jax.config, name) for name in options}
-  for name, value in options.items():
-    jax.config.update(name, value)
+  jax.config.update('jax_disable_most_optimizations', True)
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('xla')))
   yield
-  for name, value in before.items():
-    jax.config.update(name, value)
+  jax.config.update('jax_disable_most_optimizations', False)
+  jax.config.update('jax_compilation_cache_dir', None)
 
 
 def command(*arguments):

@@ -11,7 +11,8 @@ from rlhf_jax.models import sizes
 from rlhf_jax.run import config
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(p for p in (ROOT / 'configs').glob('*.py') if p.name not in ('__init__.py', 'presets.py'))
+FILES = sorted(path for path in (ROOT / 'configs').glob('*.py')
+               if path.stem not in ('__init__', 'presets'))
 
 
 def variants(path):
@@ -44,8 +45,9 @@ def test_it_builds_and_names_its_main(path, name):
 def test_its_numbers_fit_one_another(path, name):
   """On the eight devices of this process, as on one."""
   made = config.load(f'{path}:{name}')
-  model = {k: v for k, v in made.model.items() if k != 'name' and v is not None}
-  sizes.config(made.model.name, **model)
+  if 'model' in made:
+    sizes.config(made.model.name, **{k: v for k, v in made.model.items()
+                                     if k != 'name' and v is not None})
   for key, value in config.flatten(made):
     last = key.rsplit('.', 1)[-1]
     if last in ('batch_size', 'sample_batch'):

@@ -66,6 +66,15 @@ def test_sampled_log_probs_are_teacher_forced_ones(first):
   assert length_B.min() < tiny.ANSWER == length_B.max()
 
 
+def test_values_are_of_the_state_before_the_token(first):
+  rollout = first.batch.rollout
+  read_BT = np.asarray(jax.jit(tiny.JUDGE.apply)(first.params['value'], rollout.tokens_BT,
+                                                 rollout.valid_BT))
+  for b, t in zip(*np.nonzero(np.asarray(rollout.mask_BT)), strict=True):
+    before = np.flatnonzero(rollout.valid_BT[b, :t])[-1]
+    np.testing.assert_allclose(rollout.value_BT[b, t], read_BT[b, before], atol=1e-5)
+
+
 def test_learning_rate_zero_leaves_every_log_ratio_at_zero():
   run = tiny.ppo_run(learning_rate=0.0, passes=2, minibatches=2)
   before, state = tiny.host(run.state.params), run.state

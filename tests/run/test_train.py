@@ -1,4 +1,4 @@
-"""Training with files: resume, divergence, several runs in one program; on a regression of 3 weights."""
+"""Training with files: resume, divergence, several runs in one program; a regression of 3 weights."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,17 +124,20 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path, caps
     assert checkpoint.restore(manager, go([config()], [a]), latest=4)[1] == 4      # written anew
 
 
-def poisoned(config, i):
-  made = points(config, i)
-  return made.replace(y_B=made.y_B * np.nan) if i == 4 else made
+def poisoned(at):
+  def host(config, i):
+    made = points(config, i)
+    return made.replace(y_B=made.y_B * np.nan) if i == at else made
+  return host
 
 
 @pytest.mark.parametrize('log_every', [1, 3])
-def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, log_every):
+@pytest.mark.parametrize('at', [3, 4])                 # a step that is saved, and one that is not
+def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, at, log_every):
   made = config(log_every=log_every)
-  with pytest.raises(Diverged, match=r'loss is nan at step 5 \(batch 4\); the last good checkpoint'):
-    go([made], [tmp_path / 'a'], poisoned)
-  assert files(tmp_path / 'a')[1] == 4
+  with pytest.raises(Diverged, match=rf'loss is nan at step {at + 1} \(batch {at}\); the last good'):
+    go([made], [tmp_path / 'a'], poisoned(at))
+  assert files(tmp_path / 'a')[1] == at // 2 * 2
   assert b'null' not in (tmp_path / 'a' / 'metrics.jsonl').read_bytes()
   go([made], [tmp_path / 'b'])
   go([made], [tmp_path / 'a'])                     # the same command, the batch mended
