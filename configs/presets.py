@@ -6,14 +6,14 @@ for runs of less than 50,000 samples: key -> (value, what it replaces, why). No 
 from ml_collections import ConfigDict
 
 LAPTOP = {
-  'pm.learning_rate_factor': (0.3, '0.01 of the pretraining rate (Bai et al. section 3.1)',
+  'pm.learning_rate_factor': (0.35, '0.01 of the pretraining rate (Bai et al. section 3.1)',
                               '10^4 comparisons instead of 1.6 * 10^5, and a small body'),
-  'ppo.learning_rate_factor': (0.1, '0.01 of the pretraining rate (Bai et al. section 4.1)',
+  'ppo.learning_rate_factor': (0.07, '0.01 of the pretraining rate (Bai et al. section 4.1)',
                                '10^4 samples instead of 10^5 to 10^6'),
   'ppo.kl_coef': (0.02, '0.001 (Bai et al. eq. 4.1)',
                   'at 0.001 a small preference model is over-optimised within 10^4 samples; chosen '
                   'on prompts of the ppo split'),
-  'distill.learning_rate_factor': (0.2, '0.05 of the pretraining rate (Bai et al. appendix A.1)',
+  'distill.learning_rate_factor': (0.7, '0.05 of the pretraining rate (Bai et al. appendix A.1)',
                                    '10^6 tokens instead of 3.5 * 10^8'),
 }
 
@@ -45,9 +45,9 @@ def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0):
 def oracle_data():
   """The oracle world. beta: the worker's sharpness, set once so that two workers agree on 63-70% of
   the kept pairs; least_skill: of the world's own answerers, used where no policy is named."""
-  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 600_000, 'dialogues': 12_000,
+  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 800_000, 'dialogues': 12_000,
                      'comparisons': 32_000, 'validation_comparisons': 2_000,
-                     'test_comparisons': 4_000, 'beta': 2.7, 'least_skill': 0.5})
+                     'test_comparisons': 4_000, 'beta': 2.6, 'least_skill': 0.5})
 
 
 def hh_data():
@@ -63,7 +63,7 @@ def ppo():
   """Bai et al. section 4.1 and appendix B.1; where the paper is silent (lam, value function,
   batches, whitening) Stiennon et al. 2020."""
   return ConfigDict({
-    'samples': 20_480, 'batch_size': 256, 'passes': 1, 'minibatches': 4, 'prompts': 20_480,
+    'samples': 16_384, 'batch_size': 128, 'passes': 1, 'minibatches': 2, 'prompts': 16_384,
     'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'), 'clip': 0.2, 'value_clip': 0.2,
     'value_coef': 0.5, 'entropy_coef': 0.0, 'discount': 1.0, 'lam': 0.95, 'whiten': True,
     'value_init': 'preference_model'})

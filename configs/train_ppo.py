@@ -16,9 +16,10 @@ def get_config(arg=''):
     'main': 'experiments.train_ppo', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'policy': 'runs/policy', 'preference_model': 'runs/pm',
-    'optimizer': presets.optimizer(6e-3 * presets.laptop('ppo.learning_rate_factor'), decay='linear'),
+    'optimizer': presets.optimizer(6e-3 * presets.laptop('ppo.learning_rate_factor'), warmup=0.2,
+                                   decay='linear'),
     'ppo': presets.ppo(), 'microbatches': 1, 'eval_prompts': 512, 'eval_every': 2, 'log_every': 1,
-    'checkpoint_every': 20})
+    'checkpoint_every': 32})
   return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
 
 

@@ -521,7 +521,7 @@ MUTANTS = [
            TEST_TRAIN + 'resume_equals_uninterrupted_bit_by_bit'),
     Mutant(TRAIN, 'last, run_hooks, start)', 'last, run_hooks)',
            TEST_TRAIN + 'resume_equals_uninterrupted_bit_by_bit'),
-    Mutant(TRAIN, 'start = min(positions)', 'start = max(positions)',
+    Mutant(TRAIN, 'while len(set(positions)) != 1:', 'while not positions:',
            TEST_TRAIN + 'a_group_goes_on_from_the_newest_step_all_have'),
     Mutant(TRAIN, 'hooks.writer(w, every, last, stops)', 'hooks.writer(w, every, last)',
            TEST_TRAIN + 'a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_checkpoint'),

@@ -3,6 +3,7 @@ identities and not by what was learnt."""
 import json
 import math
 import re
+import shutil
 import time
 
 import numpy as np
@@ -104,15 +105,15 @@ def test_a_finished_run_is_shown_and_another_config_is_refused(pipeline):
 
 @pytest.mark.slow
 def test_an_interrupted_pipeline_goes_on_where_it_was(pipeline, tmp_path):
-  """The preference model's folder is there and finished, what follows it is not."""
-  import shutil
-  path = tmp_path / 'run'
-  shutil.copytree(pipeline.path, path)
-  for name in ('DONE', 'summary.json', 'report.html'):
-    (path / name).unlink()
-  shutil.rmtree(path / 'ppo')
-  done = command(*pipeline.arguments, f'--workdir={path}')
+  """PPO has only its first checkpoint, the stages before it are finished: the same files again."""
+  kept, ppo = tmp_path / 'kept', pipeline.path / 'ppo'
+  shutil.copytree(pipeline.path, kept)
+  for file in (pipeline.path / 'DONE', pipeline.path / 'report.html', ppo / 'DONE'):
+    file.unlink()
+  shutil.rmtree(ppo / 'checkpoints' / '4')
+  done = command(*pipeline.arguments, f'--workdir={pipeline.path}')
   assert done.returncode == 0, done.stderr[-2000:]
-  a, b = (rundir.read_metrics(folder / 'ppo', 'eval/score')['eval/score']
-          for folder in (pipeline.path, path))
-  assert len(a) == len(b)
+  for name in ('ppo/metrics.jsonl', 'ppo/samples.json', 'pm/metrics.jsonl', 'pm/summary.json'):
+    assert (pipeline.path / name).read_bytes() == (kept / name).read_bytes(), name
+  again, before = (rundir.read_summary(path) for path in (pipeline.path, kept))
+  assert again | {'wall_seconds': 0} == before | {'wall_seconds': 0}
