@@ -5,6 +5,7 @@ Orbax does not notice a flipped byte in array data nor a half-written step, so e
 stored and checked, and restoring takes the newest step that verifies. The digest is computed where
 all shards are addressable, that is in single-process runs.
 """
+import contextlib
 import logging
 import math
 import pathlib
@@ -84,7 +85,7 @@ def restore(mngr, state, latest=math.inf):
   for step in sorted((s for s in mngr.all_steps() if s <= latest), reverse=True):
     try:
       found = _restore(mngr, step, abstract)
-    except Exception as error:                          # Orbax raises many kinds for damaged files
+    except Exception as error:
       print(f'checkpoint {step} of {mngr.directory} is damaged and passed over: {_line(error)}')
       continue
     return state.replace(params=found.params, **found.rest), step
@@ -103,20 +104,24 @@ def load_params(workdir, abstract, part=None, elsewhere=None):
     step = mngr.latest_step()
     if step is None:
       raise FileNotFoundError(f'{workdir}: its checkpoint folder is empty; run that stage first')
-    stored = mngr.item_metadata(step)['params'].tree
-    if part is None:
-      check_shapes(workdir, stored, abstract)
-      return _params(mngr, step, abstract)
-    check_shapes(workdir, stored[part], abstract)
-    others = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=elsewhere), stored)
-    return _params(mngr, step, others | {part: abstract})[part]
+    with _damage_is_an_error(mngr, step):
+      stored = mngr.item_metadata(step)['params'].tree
+    check_shapes(workdir, stored if part is None else stored[part], abstract)
+    if part is not None:
+      others = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=elsewhere), stored)
+      abstract = others | {part: abstract}
+    with _damage_is_an_error(mngr, step):
+      params = _restore(mngr, step, {'params': abstract}).params
+  return params if part is None else params[part]
 
 
-def _params(mngr, step, abstract):
-  """A role is never read from an older checkpoint than it should be: damage is an error here."""
+@contextlib.contextmanager
+def _damage_is_an_error(mngr, step):
+  """A role is never read from an older checkpoint than it should be."""
   try:
-    return _restore(mngr, step, {'params': abstract}).params
-  except Exception as error:
+    yield
+  except Exception as error:                            # Orbax raises many kinds for damaged files
     raise ValueError(f'checkpoint {step} of {mngr.directory} is damaged ({_line(error)}): restore '
                      'it, or remove that run and make it again') from error
 
