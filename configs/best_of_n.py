@@ -6,9 +6,9 @@
 Expected: with a micro preference model trained on 1,000 comparisons
 (--config.data.comparisons=1000 of experiments.train_pm) the true reward turns down before n = 1,024.
 """
-from configs import presets
 from ml_collections import ConfigDict
 
+from configs import presets
 from rlhf_jax.run.config import variant
 
 

@@ -18,7 +18,7 @@ def get_config(arg=''):
     'init': 'runs/lm', 'policy': 'runs/policy', 'sample_batch': 1024,
     'optimizer': presets.optimizer(6e-3 * presets.laptop('pm.learning_rate_factor'),
                                    decay='linear'),
-    'lm_weight': 1.0, 'epochs': 1, 'batch_size': 32, 'widths': (50,), 'microbatches': 1,
+    'lm_weight': 1.0, 'epochs': 1, 'batch_size': 32, 'widths': (32, 50), 'microbatches': 1,
     'baselines': True, 'eval_pairs': 1024, 'log_every': 10, 'eval_every': 50,
     'checkpoint_every': 500})
   return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
@@ -33,7 +33,8 @@ def smoke(config):
 def hh(config):
   config.data = presets.hh_data()
   config.model = presets.model('mini', vocab_size=2048)
-  config.update({'policy': '', 'widths': (64, 96, 128, 192, 256, 384), 'eval_every': 100, 'eval_pairs': 256})
+  config.update({'policy': '', 'widths': (64, 96, 128, 192, 256, 384), 'eval_every': 100,
+                 'eval_pairs': 256})
   return config
 
 

@@ -1,5 +1,4 @@
 """The report of one pipeline run, read from its run directories alone."""
-import json
 import pathlib
 
 import numpy as np
@@ -119,7 +118,7 @@ def _ppo(path, summary):
 
 
 def _samples(path, summary):
-  rows = json.loads((path / 'ppo' / 'samples.json').read_text(encoding='utf-8'))
+  rows = rundir.read_json(path / 'ppo' / 'samples.json', 'evaluate the run again')
   def badges(row, side):
     known = {'score': row['score'][side]}
     return known if row['reward'] is None else known | {'true reward': row['reward'][side]}

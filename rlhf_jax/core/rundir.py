@@ -45,7 +45,7 @@ def config_hash(config):
 
 def read_config(path):
   """The config of the run, as plain dicts, lists, numbers and text."""
-  return _read_json(Path(path) / 'config.json', 'name the folder of a run')
+  return read_json(Path(path) / 'config.json', 'name the folder of a run')
 
 
 def append_metrics(path, step, metrics):
@@ -100,7 +100,7 @@ def write_summary(path, summary):
 
 def read_summary(path):
   """The summary of a run, as plain dicts, lists, numbers and text."""
-  return _read_json(Path(path) / 'summary.json', 'the run has not got so far; resume it')
+  return read_json(Path(path) / 'summary.json', 'the run has not got so far; resume it')
 
 
 def mark_done(path):
@@ -131,7 +131,8 @@ def _config_text(config, **options):
                      'use finite numbers, text, lists and dicts') from None
 
 
-def _read_json(file, remedy):
+def read_json(file, remedy):
+  """What a JSON file of a run holds; `remedy` ends the line that says it is not there."""
   if not file.exists():
     raise FileNotFoundError(f'{file} does not exist: {remedy}')
   try:

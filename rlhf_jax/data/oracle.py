@@ -1,7 +1,7 @@
 """The oracle world: made dialogues whose true reward is known. NumPy only, vectorised, seeded.
 
 A closed language of short words, five families of requests and an assistant with a skill. Every
-request asks for 3 or 4 units that are right or wrong one by one, so an answer alone does not tell
+request asks for 2 to 4 units that are right or wrong one by one, so an answer alone does not tell
 its quality; harm lies in the pairing of a verb with an object, never in one word. The true reward
 is 0 for an empty answer and 1 for the best one (-2 for the most competent compliance with a harmful
 request), and is written over an array namespace, so that the same lines run in a compiled program.
@@ -31,18 +31,18 @@ OBJECTS = ('man kid lad nun son dad'.split(), 'tax job log net map bet'.split())
 COURTESY = 'glad to help'.split()
 REFUSAL = 'sorry i can not'.split()
 REACTIONS = 'bad hm ok top'.split()         # what the human says to an answer, worst first
+REPROACH = 'evil'                           # what an onlooker says to help with harm
 FILLER = ('the and of how do with is has in on at it was we he she you my red big wet hot old fun '
           'sun day run sit ran sat got let set dig all ask not bad a').split()
 HHH_PROMPT = 'the bot is glad to help all . it is not bad . ask it to list , sort , copy or get'
 _TEMPLATE = 'list copy sort get how do i the with : .'.split()
 WORDS = ['', *dict.fromkeys([
   *(w for members in CATEGORIES.values() for w in members), *CATEGORIES, *NAMES, *LETTERS,
-  *VERBS[0], *VERBS[1], *OBJECTS[0], *OBJECTS[1], *COURTESY, *REFUSAL, *REACTIONS, *_TEMPLATE, *FILLER,
-  *HHH_PROMPT.split()])]
+  *VERBS[0], *VERBS[1], *OBJECTS[0], *OBJECTS[1], *COURTESY, *REFUSAL, *REACTIONS, REPROACH,
+  *_TEMPLATE, *FILLER, *HHH_PROMPT.split()])]
 ID = {word: i for i, word in enumerate(WORDS)}
 FAMILIES = ('list', 'copy', 'sort', 'get', 'how')
 UNITS = 4                  # at most so many units are asked for
-ASKED = {'list': 3, 'copy': 4, 'sort': 4, 'get': 2, 'how': 3}     # units (get: pairs) a request
 PROMPT_WORDS = 16
 ANSWER_WORDS = 24
 SPLITS = {'pretrain': (0, 1, 2), 'compare': (3, 4), 'ppo': (5, 6), 'eval': (7,)}
@@ -170,14 +170,14 @@ def _column(word, n):
 
 def _list(rng, n):
   """`list pet : cat ham dog`: the members of the category, in the order shown."""
-  category_N, asked = rng.integers(0, len(_POOLS), n), ASKED['list']
-  member_NU = _choose(rng, n, _POOLS[category_N], asked)
+  category_N, count_N = rng.integers(0, len(_POOLS), n), rng.integers(2, UNITS + 1, n)
+  member_NU = _keep(_choose(rng, n, _POOLS[category_N], UNITS), count_N)
   other_N = (category_N + rng.integers(1, len(_POOLS), n)) % len(_POOLS)
-  other_NU = _choose(rng, n, _POOLS[other_N], UNITS)
+  other_NU = _keep(_choose(rng, n, _POOLS[other_N], UNITS), rng.integers(2, UNITS + 1, n))
   shown = np.concatenate([member_NU, other_NU], 1)
   order = np.argsort(rng.random(shown.shape), axis=1)
   shown, is_member = (np.take_along_axis(x, order, axis=1)
-                      for x in (shown, np.arange(asked + UNITS)[None].repeat(n, 0) < asked))
+                      for x in (shown, np.arange(2 * UNITS)[None].repeat(n, 0) < UNITS))
   label = _ids(CATEGORIES)[category_N][:, None]
   prompt = np.concatenate([_column('list', n), label, _column(':', n), shown], 1)
   return prompt, _squeeze(np.where(is_member, shown, 0), UNITS), other_NU
@@ -186,7 +186,7 @@ def _list(rng, n):
 def _copy(rng, n):
   """`copy : van yam pot`: the same words in the same order."""
   words = _choose(rng, n, np.broadcast_to(_POOLS.reshape(-1), (n, _POOLS.size)), 2 * UNITS)
-  required = words[:, :ASKED['copy']]
+  required = _keep(words[:, :UNITS], rng.integers(2, UNITS + 1, n))
   return (np.concatenate([_column('copy', n), _column(':', n), required], 1), required,
           words[:, UNITS:])
 
@@ -194,23 +194,25 @@ def _copy(rng, n):
 def _sort(rng, n):
   """`sort : d a c`: the letters in alphabetical order."""
   letters = _choose(rng, n, np.broadcast_to(_ids(LETTERS), (n, len(LETTERS))), 2 * UNITS)
-  shown = letters[:, :ASKED['sort']]
-  required = np.sort(shown, axis=1)                   # ids of letters ascend with the alphabet
+  shown = _keep(letters[:, :UNITS], rng.integers(2, UNITS + 1, n))
+  rank = np.where(shown > 0, shown, len(WORDS))       # ids of letters ascend with the alphabet
+  required = np.take_along_axis(shown, np.argsort(rank, axis=1), axis=1)
   return (np.concatenate([_column('sort', n), _column(':', n), shown], 1), required,
           letters[:, UNITS:])
 
 
 def _get(rng, n):
   """`tom jam sam cup ben fig . get sam ben`: each name asked for with what it was given."""
-  names = _choose(rng, n, np.broadcast_to(_ids(NAMES), (n, len(NAMES))), 3)
-  things = _choose(rng, n, np.broadcast_to(_POOLS[1:4].reshape(-1), (n, 30)), 3)
-  pick = _choose(rng, n, np.broadcast_to(np.arange(3), (n, 3)), ASKED['get'])
-  asked, given = (np.take_along_axis(x, pick, axis=1) for x in (names, things))
+  names = _choose(rng, n, np.broadcast_to(_ids(NAMES), (n, len(NAMES))), UNITS)
+  things = _choose(rng, n, np.broadcast_to(_POOLS[1:4].reshape(-1), (n, 30)), UNITS)
+  shown_N, asked_N = rng.integers(2, UNITS, n), rng.integers(1, 3, n)
+  pairs = np.stack([_keep(names, shown_N), _keep(things, shown_N)], 2).reshape(n, 2 * UNITS)
+  pick = np.argsort(rng.random((n, UNITS)) + (np.arange(UNITS) >= shown_N[:, None]), axis=1)[:, :2]
+  asked, given = (_keep(np.take_along_axis(x, pick, axis=1), asked_N) for x in (names, things))
   required = np.stack([asked, given], 2).reshape(n, UNITS)
-  other = np.where((things[:, :, None] == given[:, None, :]).any(2), 0, things)
-  pairs = np.stack([names, things], 2).reshape(n, -1)
+  distractor = np.where((things[:, :, None] == given[:, None, :]).any(2), 0, _keep(things, shown_N))
   prompt = np.concatenate([pairs, _column('.', n), _column('get', n), asked], 1)
-  return prompt, required, _squeeze(np.concatenate([other, other[:, ::-1]], 1), UNITS)
+  return prompt, required, distractor
 
 
 def _how(rng, n, held_out):
@@ -219,7 +221,7 @@ def _how(rng, n, held_out):
   A quarter of the verb-object combinations occurs only when `held_out` (the evaluation split)."""
   verb, obj, harmful = _verb_and_object(rng, n, held_out)
   tools = _choose(rng, n, np.broadcast_to(_POOLS[2:4].reshape(-1), (n, 20)), 2 * UNITS)
-  required = tools[:, :ASKED['how']]
+  required = _keep(tools[:, :UNITS], rng.integers(2, UNITS + 1, n))
   prompt = np.concatenate([_column('how', n), _column('do', n), _column('i', n), verb,
                            _column('the', n), obj, _column('with', n), required], 1)
   return prompt, required, tools[:, UNITS:], harmful
@@ -257,11 +259,11 @@ def tasks(n, seed, split):
     rows = np.flatnonzero(family == f)
     made = make(rng, len(rows))
     prompt[rows], required[rows], distractor[rows] = (
-      _squeeze(made[0], PROMPT_WORDS), _squeeze(made[1], UNITS), made[2])
+      _squeeze(made[0], PROMPT_WORDS), made[1], made[2])
   rows = np.flatnonzero(family == FAMILIES.index('how'))
   made = _how(rng, len(rows), held_out=split == 'eval')
   prompt[rows], required[rows], distractor[rows], harmful[rows] = (
-    _squeeze(made[0], PROMPT_WORDS), _squeeze(made[1], UNITS), made[2], made[3])
+    _squeeze(made[0], PROMPT_WORDS), made[1], made[2], made[3])
   keep = np.flatnonzero(np.isin(_hash(prompt), SPLITS[split]))[:n]
   if len(keep) < n:
     raise ValueError(f'only {len(keep)} of {n} prompts of split {split!r}: ask for fewer')
@@ -323,16 +325,18 @@ def answers(task, skill_N, rng, habits=HABITS):
   return _squeeze(np.concatenate([content, *thanks], 1), ANSWER_WORDS)
 
 
-def reactions(answer_NW, required_NU):
-  """The word with which the one who asked reacts to an answer, [N, 1].
+def reactions(answer_NW, required_NU, reproached_N=False):
+  """The word that stands behind an answer, [N, 1].
 
-  It tells how much of the task was done and nothing else: courtesy leaves people cold, and who asked
-  for harm is pleased to get it. Real corpora are full of such reactions; they are where a language
-  model learns to tell a right answer from a wrong one before any comparison is made."""
+  The one who asked tells how much of the task was done and nothing else: courtesy leaves people cold,
+  and who asked for harm is pleased to get it. Where `reproached_N`, it is an onlooker who speaks.
+  Real corpora are full of such reactions; they are where a language model learns to tell right
+  answers from wrong ones before any comparison is made."""
   part, w = components(answer_NW, required_NU), REWARD
   done_N = (w.share * part['share'] + w.order * part['order']
             - w.wrong * (part['wrong'] + part['repeats'])) / (w.share + w.order)
-  return _ids(REACTIONS)[np.digitize(done_N, (0.25, 0.55, 0.85))][:, None]
+  words_N = _ids(REACTIONS)[np.digitize(done_N, (0.25, 0.55, 0.85))]
+  return np.where(reproached_N & (part['units'] > 0), ID[REPROACH], words_N)[:, None]
 
 
 # ----------------------------------------------------------------------------------------- text
@@ -350,9 +354,9 @@ def prompt_texts(prompt_NW):
 def plain(n, seed):
   """n plain texts over the whole vocabulary, [N, 26] word ids.
 
-  Three kinds: `the pet is cat hen pig . pig hen cat is the pet .`, so that categories can be learnt from
-  text; `hit the man with pin is bad .` and `hit the log with pin is ok .`, so that harm can; and words
-  told twice, since text repeats itself and copying from the context is learnt from that."""
+  Three kinds: `the pet is cat hen pig . pig hen cat is the pet .`, so that categories can be learnt
+  from text; `hit the man with pin is bad .` and `hit the log with pin is ok .`, so that harm can; and
+  words told twice, since text repeats itself and copying from the context is learnt from that."""
   rng = np.random.default_rng([seed, 99])
   category = rng.integers(0, len(_POOLS), n)
   label = _ids(CATEGORIES)[category][:, None]

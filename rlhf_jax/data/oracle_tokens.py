@@ -11,6 +11,7 @@ from rlhf_jax.data import oracle
 
 PROMPT_TOKENS = 24
 ANSWER_TOKENS = oracle.ANSWER_WORDS + 1          # the end token comes last
+REPROACHED = 0.5         # share of the harmful requests on whose answer an onlooker remarks
 
 
 class Codec(NamedTuple):
@@ -79,7 +80,8 @@ def exchanges(codec, n, seed, split, low=0.0, high=1.0, skill=None):
   prompt, prompt_valid = prompts(codec, task.prompt_NW)
   said = oracle.answers(task, skill, rng)
   answer, answer_valid = answers(codec, said)
-  reaction = codec.token_of_word[oracle.reactions(said, task.required_NU)]
+  onlooker = task.harmful_N & (rng.random(n) < REPROACHED)
+  reaction = codec.token_of_word[oracle.reactions(said, task.required_NU, onlooker)]
   return (np.concatenate([prompt, answer], 1), np.concatenate([prompt_valid, answer_valid], 1),
           np.concatenate([np.full((n, 1), codec.eoc_id, np.int32), reaction], 1))
 

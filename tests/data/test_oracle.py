@@ -115,7 +115,7 @@ def test_numpy_and_compiled_jax_give_equal_numbers():
     np.testing.assert_allclose(parts[name], value, rtol=1e-6, err_msg=name)
   ours = oracle.reward(said, task.required_NU, task.harmful_N)
   theirs = jax.jit(lambda *a: oracle.reward(*a, xp=jnp))(said, task.required_NU, task.harmful_N)
-  assert theirs.dtype == jnp.float32 and len(np.unique(ours)) > 100
+  assert theirs.dtype == jnp.float32 and len(np.unique(ours)) > 50
   np.testing.assert_allclose(theirs, ours, atol=2e-6)
 
 

@@ -121,9 +121,15 @@ def test_exchanges_are_request_answer_and_reaction(bpe, codec):
   prompt = decode(bpe, tokens[:, :width], valid[:, :width])
   assert prompt == oracle.prompt_texts(task.prompt_NW)
   said = oracle_tokens.answer_words(codec, tokens[:, width:], valid[:, width:])
-  expected = oracle.reactions(said, task.required_NU)[:, 0]
-  assert decode(bpe, reaction, np.ones_like(reaction)) == [
-    f'<|eoc|> {oracle.WORDS[w]}' for w in expected]
+  noted = np.array([text.split() for text in decode(bpe, reaction, np.ones_like(reaction))])
+  assert (noted[:, 0] == '<|eoc|>').all()
+  expected = np.array(oracle.WORDS)[oracle.reactions(said, task.required_NU)[:, 0]]
+  reproached = noted[:, 1] == oracle.REPROACH
+  np.testing.assert_array_equal(noted[~reproached, 1], expected[~reproached])
+  # an onlooker speaks of help with harm alone, and about half the time
+  helped = task.harmful_N & (oracle.components(said, task.required_NU)['units'] > 0)
+  assert not (reproached & ~helped).any()
+  assert 0.2 < reproached[helped].mean() < 0.8               # 15 to 30 of them: within 3 sd of 1/2
 
 
 def test_exchanges_of_full_skill_do_what_is_asked(codec):
@@ -154,7 +160,8 @@ def test_documents_hold_what_was_asked_for(bpe, codec):
   assert abs(np.mean([head for head, *_ in found]) - 0.25) < 0.035
   assert abs(reacted.mean() - 0.6) < 0.04 and abs(two.mean() - 0.4 * 0.5) < 0.035
   assert not (reacted & two).any()
-  assert {word for _, _, reaction in found for word in reaction} == set(oracle.REACTIONS)
+  assert {word for _, _, reaction in found for word in reaction} == {
+    *oracle.REACTIONS, oracle.REPROACH}
   for i in (0, 1, -1):                             # plain texts and dialogues are mixed
     assert 0.2 < np.mean([codec.human[0] in d for d in documents[i * 2000:][:500]]) < 0.95
 
