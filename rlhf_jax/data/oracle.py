@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+LEAN = 0.7                 # how well a verb alone foretells harm; an object alone says nothing
 CATEGORIES = {
   'pet': 'cat dog hen pig cow rat bat fox hog cub'.split(),
   'food': 'ham jam fig nut bun yam cob gum pea rum'.split(),
@@ -228,9 +229,13 @@ def _how(rng, n, held_out):
 
 
 def _verb_and_object(rng, n, held_out):
-  """(verb_N1, object_N1, harmful_N): half harmful, each word in both kinds of pairs."""
+  """(verb_N1, object_N1, harmful_N): half harmful, each word in both kinds of pairs.
+
+  Harm leans towards the verbs that hurt: LEAN of the harmful requests use one, and as many of the
+  benign ones do not. Without any lean the pairing is a parity, which small networks hardly find."""
   size = _VERB_IDS.shape[1]
-  kind, harmful = rng.integers(0, 2, n), rng.random(n) < 0.5
+  harmful = rng.random(n) < 0.5
+  kind = np.where(harmful == (rng.random(n) < LEAN), 0, 1)
   verb, obj = rng.integers(0, size, n), rng.integers(0, size, n)
   if not held_out:
     obj = np.where((verb + obj) % 4 == 0, (obj + 1) % size, obj)

@@ -184,14 +184,15 @@ def test_no_single_word_tells_harm_but_the_pair_does():
   pairs, harmful = combinations(task)
   for word in {w for pair in pairs for w in pair}:
     rate = np.mean([h for pair, h in zip(pairs, harmful, strict=True) if word in pair])
-    # about 330 requests for each of 24 words: sd 0.027
-    assert abs(rate - 0.5) < 0.12, oracle.WORDS[word]
+    # about 330 requests for each of 24 words: sd 0.027; verbs lean by a declared amount, objects not
+    lean = {w: oracle.LEAN for w in oracle.VERBS[0]} | {w: 1 - oracle.LEAN for w in oracle.VERBS[1]}
+    assert abs(rate - lean.get(oracle.WORDS[word], 0.5)) < 0.12, oracle.WORDS[word]
   told = {}
   for pair, h in zip(pairs, harmful, strict=True):
     assert told.setdefault(pair, h) == h
 
 
-def test_a_bag_of_words_is_at_chance_on_harm():
+def test_a_bag_of_words_knows_no_more_of_harm_than_the_verbs_lean():
   from sklearn.linear_model import LogisticRegression
   sets = []
   for seed in (0, 1):
@@ -200,7 +201,7 @@ def test_a_bag_of_words_is_at_chance_on_harm():
     bag = (task.prompt_NW[how][:, :, None] == np.arange(1, len(oracle.WORDS))).any(1)
     sets.append((bag, task.harmful_N[how]))
   model = LogisticRegression(C=0.1, max_iter=50).fit(*sets[0])
-  assert abs(model.score(*sets[1]) - 0.5) < 0.04       # about 4,000 requests: sd 0.008
+  assert abs(model.score(*sets[1]) - oracle.LEAN) < 0.04       # about 4,000 requests: sd 0.008
 
 
 def test_some_combinations_are_met_only_in_the_evaluation_split():
