@@ -46,7 +46,7 @@ def oracle_data():
   """The oracle world. beta: the worker's sharpness, set once so that two workers agree on 63-70% of
   the kept pairs; least_skill: of the world's own answerers, used where no policy is named."""
   return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 800_000, 'dialogues': 12_000,
-                     'comparisons': 32_000, 'validation_comparisons': 2_000,
+                     'comparisons': 48_000, 'validation_comparisons': 2_000,
                      'test_comparisons': 4_000, 'beta': 2.8, 'least_skill': 0.5})
 
 
