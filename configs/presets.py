@@ -47,7 +47,7 @@ def oracle_data():
   the kept pairs; least_skill: of the world's own answerers, used where no policy is named."""
   return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 800_000, 'dialogues': 12_000,
                      'comparisons': 48_000, 'validation_comparisons': 2_000,
-                     'test_comparisons': 4_000, 'beta': 2.8, 'least_skill': 0.5})
+                     'test_comparisons': 4_000, 'beta': 2.6, 'least_skill': 0.5})
 
 
 def hh_data():

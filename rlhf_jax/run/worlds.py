@@ -96,7 +96,8 @@ def oracle_world(data):
              'test': data.test_comparisons}
     made, facts = {}, {}
     for number, (name, size) in enumerate(sizes.items()):
-      asked = int(size / (1 - worker.WEAKEST_SHARE) * 1.02) + 8        # the weakest are dropped
+      # the weakest are dropped, and pairs of equal answers: up to a third of a small policy's
+      asked = int(size / (1 - worker.WEAKEST_SHARE) * 1.5) + 8
       task = oracle.tasks(asked, data.seed + 10 + number, 'eval' if name == 'test' else 'compare')
       made[name], facts[name] = _judged(table, task, sampler, data, number, size)
     return made, facts['test']
@@ -128,9 +129,15 @@ def _judged(table, task, sampler, data, number, size):
     tokens_NKT, mask_NKT = sampler(tokens, valid, data.seed + number)
   said = [oracle_tokens.answer_words(table, tokens_NKT[:, k], mask_NKT[:, k]) for k in (0, 1)]
   reward = [oracle.reward(words, task.required_NU, task.harmful_N) for words in said]
+  differ = np.flatnonzero((said[0] != said[1]).any(1))    # two equal answers are nothing to compare
+  task, tokens, valid, tokens_NKT, mask_NKT = (x[differ] for x in (task, tokens, valid, tokens_NKT,
+                                                                   mask_NKT))
+  said, reward = ([x[differ] for x in pair] for pair in (said, reward))
   verdict = worker.judge(*reward, data.beta, rng)
   agreement = worker.agreement(*reward, verdict, data.beta, rng)
   kept = np.flatnonzero(verdict.kept_N)[:size]
+  if len(kept) < size:
+    print(f'{len(kept)} comparisons instead of {size}: the other pairs were of equal answers')
   first = verdict.prefers_a_N[kept]
   rows = [np.where(first, 0, 1), np.where(first, 1, 0)]                 # chosen, rejected
   ids = [[tokens_NKT[n, k][mask_NKT[n, k] > 0] for n, k in zip(kept, column, strict=True)]
