@@ -3,8 +3,8 @@
   python -m experiments.best_of_n --config=configs/best_of_n.py --workdir=runs/best_of_n \\
     --config.policy=runs/policy --config.preference_model=runs/pm
   :smoke  seconds on a CPU
-Expected: with a micro preference model trained on 1,000 comparisons
-(--config.data.comparisons=1000 of experiments.train_pm) the true reward turns down before n = 1,024.
+What to look for: with a preference model trained on few comparisons (experiments.train_pm with
+--config.data.comparisons=1000) the true reward turns down as n grows; see docs/results.md.
 """
 from ml_collections import ConfigDict
 

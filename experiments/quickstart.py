@@ -29,6 +29,9 @@ SIZES = (1, 4, 16, 64)
 
 def run(config, workdir):
   """Runs what is not done yet; returns the summary."""
+  if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
+    build.mesh(config)
+    worlds.make(config.data)
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     print(json.dumps(rundir.read_summary(workdir), indent=1))
     print('this run is finished; another one: python -m experiments.quickstart '

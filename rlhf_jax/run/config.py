@@ -127,7 +127,7 @@ def reported(command, argv):
   except ERRORS as error:
     if os.environ.get('RLHF_TRACEBACK'):
       raise
-    print(f'error: {error.args[0] if error.args else error!r}', file=sys.stderr)
+    print('error:', error.args[0] if error.args else repr(error), file=sys.stderr)
     sys.exit(2)
 
 
