@@ -3,8 +3,8 @@
   python -m experiments.best_of_n --config=configs/best_of_n.py --workdir=runs/best_of_n \\
     --config.policy=runs/policy --config.preference_model=runs/pm
   :smoke  seconds on a CPU
-Expected: the true reward peaks at n = 8 with a preference model of 1,000 comparisons (experiments.train_pm
-with --config.data.comparisons=1000), at n = 16 with the default one; 1 minute on 2 cores.
+Expected: the true reward peaks at n = 8 with a preference model of 1,000 comparisons (train_pm with
+--config.data.comparisons=1000), at n = 16 with the default one; 1 minute on 2 cores.
 """
 from ml_collections import ConfigDict
 
