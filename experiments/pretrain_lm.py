@@ -7,6 +7,7 @@ rows to report a held-out loss. Bai et al. 2022 start from such models (Askell e
 """
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -55,11 +56,11 @@ def run(config, workdir):
     logp_BT = token_logp(state.params, held.tokens_BT, held.valid_BT, held.segment_BT)
     return {'loss': -mean(logp_BT, held.weight_BT)}
 
-  state = train(
+  train(
     [config], [workdir], label='language model', steps=config.steps, mesh=mesh, specs=model.spec,
     init=lambda c, key: spec.init(model.spec, key_for(key, 'init')), optimizer=optimizer,
     update=step.update(language_model.make_loss(token_logp), optimizer, config.microbatches),
-    host=host, frozen={'held': jax_batch(batch(held_rows))}, evaluate=evaluate,
+    host=host, frozen={'held': jax.tree.map(jnp.asarray, batch(held_rows))}, evaluate=evaluate,
     tokenizer=tokenizer)
   loss = rundir.read_metrics(workdir, 'eval/loss')['eval/loss'][-1]
   tokens = config.steps * config.batch_size * config.length
@@ -69,14 +70,7 @@ def run(config, workdir):
              'parameters': spec.count(model.spec), 'wall_seconds': clock()}
   finish(workdir, summary, f'loss {loss:.3f} nats per token after {tokens / 1e6:.1f}M tokens '
          f'({clock():.0f} s)')
-  del state
   return summary
-
-
-def jax_batch(batch):
-  """A host batch as replicated device arrays."""
-  import jax
-  return jax.tree.map(jnp.asarray, batch)
 
 
 if __name__ == '__main__':

@@ -38,7 +38,7 @@ def run_group(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
   clock, tokenizer, body = Clock(), base.tokenizer, base.model
   model = heads.scalar(body, heads.initial_normal(heads.width(body)))
-  data, facts = comparisons.load(config, world, tokenizer, mesh)
+  data, facts = comparisons.load(config, base, world, mesh)
   ids = tokenizer.eoc_id, tokenizer.pad_id
   host, per_epoch = comparisons.source(data['train'], config, *ids)
   held, steps = comparisons.held_out(data['validation'], config, *ids), per_epoch * config.epochs

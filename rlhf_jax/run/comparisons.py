@@ -15,16 +15,15 @@ from rlhf_jax.models import decode
 from rlhf_jax.run import build
 
 
-def load(config, world, tokenizer, mesh):
+def load(config, base, world, mesh):
   """({'train', 'validation', 'test'}, facts). `config.policy` names the run whose samples are
-  compared; '' leaves it to the world."""
+  compared with the tokenizer of `base`, the Role that is trained; '' leaves it to the world."""
   sampler = None
   if config.policy:
     policy = build.role(config.policy, mesh)
-    build.check_same_tokenizer(policy, build.role(config.init, mesh),
-                               ('config.policy', 'config.init'))
+    build.check_same_tokenizer(policy, base, ('config.policy', 'config.init'))
     sampler = pair_sampler(policy, world.answer_width, config.sample_batch, mesh)
-  return world.comparisons(tokenizer, sampler)
+  return world.comparisons(base.tokenizer, sampler)
 
 
 def pair_sampler(policy, answer_width, batch_size, mesh):
