@@ -10,15 +10,16 @@ setup(
   install_requires=[
     'jax', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'ml-collections',
     'tokenizers',      # byte-level BPE
+    'scipy',           # fits and baselines
     'tqdm',            # progress bars with time left
     'matplotlib',      # figures of the reports
   ],
   extras_require={
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
-    'test': ['pytest', 'ruff', 'scikit-learn', 'scipy'],
+    'test': ['pytest', 'ruff', 'scikit-learn'],
     'notebook': ['jupyterlab', 'pandas'],
     'feedback': ['fastapi', 'uvicorn', 'sqlalchemy'],
-    'evals': ['scikit-learn', 'scipy'],
+    'evals': ['scikit-learn'],
   },
 )

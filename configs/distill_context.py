@@ -16,7 +16,7 @@ def get_config(arg=''):
   config = ConfigDict({
     'main': 'experiments.distill_context', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(), 'teacher': 'runs/lm',
-    'top_k': 50, 'length': 49,
+    'top_k': 50, 'length': 45,
     'optimizer': presets.optimizer(6e-3 * presets.laptop('distill.learning_rate_factor'),
                                    decay='linear'),
     'steps': 350, 'batch_size': 32, 'microbatches': 1, 'log_every': 10, 'eval_every': 50,

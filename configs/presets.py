@@ -18,7 +18,7 @@ LAPTOP = {
 }
 
 
-RUNG = 'micro'         # of the quickstart and of the default configs
+RUNG = 'mini'          # of the quickstart and of the default configs
 
 
 def laptop(key):
@@ -35,19 +35,19 @@ def model(name, vocab_size=512):
                      'unroll': None})
 
 
-def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0):
-  """Adam. learning_rate: absolute; neither paper gives one, so the pretraining rate of each rung is
-  our choice and the later stages are factors of it."""
-  return ConfigDict({'learning_rate': learning_rate, 'warmup': warmup, 'decay': decay, 'clip': 1.0,
-                     'b2': 0.95, 'weight_decay': weight_decay})
+def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0, name='adam', b2=0.95):
+  """learning_rate: absolute; neither paper gives one, so the pretraining rate of each rung is our
+  choice and the later stages are factors of it."""
+  return ConfigDict({'name': name, 'learning_rate': learning_rate, 'warmup': warmup, 'decay': decay,
+                     'clip': 1.0, 'b2': b2, 'weight_decay': weight_decay})
 
 
 def oracle_data():
   """The oracle world. beta: the worker's sharpness, set once so that two workers agree on 63-70% of
   the kept pairs; least_skill: of the world's own answerers, used where no policy is named."""
-  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 800_000, 'dialogues': 12_000,
-                     'comparisons': 48_000, 'validation_comparisons': 2_000,
-                     'test_comparisons': 4_000, 'beta': 2.6, 'least_skill': 0.5})
+  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 300_000, 'dialogues': 12_000,
+                     'comparisons': 24_000, 'validation_comparisons': 2_000,
+                     'test_comparisons': 4_000, 'beta': 2.0, 'least_skill': 0.5})
 
 
 def hh_data():
@@ -63,7 +63,7 @@ def ppo():
   """Bai et al. section 4.1 and appendix B.1; where the paper is silent (lam, value function,
   batches, whitening) Stiennon et al. 2020."""
   return ConfigDict({
-    'samples': 16_384, 'batch_size': 128, 'passes': 1, 'minibatches': 2, 'prompts': 16_384,
+    'samples': 10_240, 'batch_size': 128, 'passes': 1, 'minibatches': 2, 'prompts': 10_240,
     'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'), 'clip': 0.2, 'value_clip': 0.2,
     'value_coef': 0.5, 'entropy_coef': 0.0, 'discount': 1.0, 'lam': 0.95, 'whiten': True,
     'value_init': 'preference_model'})

@@ -14,8 +14,9 @@ def get_config(arg=''):
   config = ConfigDict({
     'main': 'experiments.pretrain_lm', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
-    'optimizer': presets.optimizer(6e-3), 'steps': 16_000, 'batch_size': 8, 'length': 128,
-    'microbatches': 1, 'log_every': 50, 'eval_every': 2000, 'eval_rows': 128,
+    'optimizer': presets.optimizer(1e-2, name='muon', b2=0.99), 'steps': 6500,
+    'batch_size': 16, 'length': 64,
+    'microbatches': 1, 'log_every': 50, 'eval_every': 1000, 'eval_rows': 128,
     'checkpoint_every': 5000})
   return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
 

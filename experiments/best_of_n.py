@@ -13,7 +13,7 @@ import numpy as np
 from rlhf_jax.algorithms import best_of_n
 from rlhf_jax.analysis import figures, report, tables
 from rlhf_jax.core import rundir
-from rlhf_jax.evals import world_checks
+from rlhf_jax.evals import best_of_n as evals
 from rlhf_jax.models import heads
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import build, sample, worlds
@@ -22,7 +22,7 @@ from rlhf_jax.run.train import Clock, finish
 
 
 def run(config, workdir):
-  """The table of `evals.world_checks.best_of_n` for n = 1, 2, 4, ... K, and its figure."""
+  """The table of `evals.best_of_n.table` for n = 1, 2, 4, ... K, and its figure."""
   mesh, world, clock = build.mesh(config), worlds.make(config.data), Clock()
   policy = build.role(config.policy, mesh)
   judge = build.role(config.preference_model, mesh, heads.scalar)
@@ -38,7 +38,7 @@ def run(config, workdir):
                if world.reward else None)
   sizes = [2 ** i for i in range(config.samples.bit_length()) if 2 ** i <= config.samples]
   expected = jax.jit(jax.vmap(best_of_n.expected_max, in_axes=(0, None, 0)), static_argnums=1)
-  table = world_checks.best_of_n(score_NK, reward_NK, sizes, expected)
+  table = evals.table(score_NK, reward_NK, sizes, expected)
   rows = [{'n': n, 'KL (nats)': best_of_n.kl(int(n))} | row for n, row in table.items()]
   print(tables.text_table(rows))
   columns = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != 'n'}

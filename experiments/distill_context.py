@@ -56,7 +56,7 @@ def run(config, workdir):
   def evaluate(state, frozen):
     return {'kl': loss(state.params, frozen['held'].normalise(), state.key, {})[0]}
 
-  optimizer = build.optimizer(config, config.steps)
+  optimizer = build.optimizer(config, config.steps, teacher.spec)
   train([config], [workdir], label='distillation', steps=config.steps, mesh=mesh, specs=teacher.spec,
         init=lambda c, key: teacher.params, optimizer=optimizer,
         update=step.update(loss, optimizer, config.microbatches), host=host,
@@ -80,7 +80,7 @@ def teacher_targets(teacher, context, tokens_NT, valid_NT, k, batch_size, mesh):
     before_BC = jnp.broadcast_to(jnp.asarray(context, jnp.int32), (rows, width))
     tokens = jnp.concatenate([before_BC, tokens_BT], axis=1)
     valid = jnp.concatenate([jnp.ones((rows, width)), valid_BT], axis=1)
-    top_logp, top_id = logp.top_logp(teacher.model, params, tokens, valid, k)
+    top_logp, top_id = logp.top_logp(teacher.model, params, tokens, valid, k, start=width)
     return top_logp[:, width:], top_id[:, width:]
 
   parts = []

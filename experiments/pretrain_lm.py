@@ -38,7 +38,7 @@ def run(config, workdir):
   order = np.random.default_rng(config.data.seed).permutation(len(tokens_NT))
   held_rows, rows = order[:held][:config.eval_rows], order[held:]
   model = build.model(config, tokenizer.vocab_size)
-  optimizer = build.optimizer(config, config.steps)
+  optimizer = build.optimizer(config, config.steps, model.spec)
 
   def token_logp(params, tokens_BT, valid_BT, segment_BT):
     return logp.token_logp(model, params, tokens_BT, valid_BT, segment_BT=segment_BT)

@@ -17,6 +17,7 @@ from experiments import distill_context, pretrain_lm, train_pm, train_ppo
 from rlhf_jax.algorithms import best_of_n
 from rlhf_jax.analysis import fits, pipeline_report, tables
 from rlhf_jax.core import rundir
+from rlhf_jax.evals import best_of_n as evals
 from rlhf_jax.evals import world_checks
 from rlhf_jax.models import heads
 from rlhf_jax.rewards.preference_model import preference_model
@@ -95,7 +96,7 @@ def evaluate(config, folder, done, found):
   judge = build.role(folder['pm'], mesh, lambda model: heads.scalar(model))
   score = preference_model(judge.model, judge.tokenizer.eoc_id)
   score_NK = sample.scores(score, judge.params, prompts, made, mesh)
-  table = world_checks.best_of_n(score_NK, reward_NK, SIZES, lambda score, n, value: jax.vmap(
+  table = evals.table(score_NK, reward_NK, SIZES, lambda score, n, value: jax.vmap(
     lambda s, v: best_of_n.expected_max(s, n, v))(score, value))
   curve = rundir.read_metrics(folder['ppo'], 'eval/kl', 'eval/score')
   early = fits.early_part(curve['eval/score'])

@@ -59,7 +59,7 @@ def run_group(configs, workdirs):
     parts = jax.lax.map(lambda part: loss(state.params, part, state.key, {})[1], frozen['held'])
     return {'accuracy': parts['accuracy'].sum(), 'loss': parts['preference_loss'].sum()}
 
-  optimizer = build.optimizer(config, steps)
+  optimizer = build.optimizer(config, steps, model.spec)
   state = train(
     configs, workdirs, label='preferences', steps=steps, mesh=mesh, specs=model.spec, init=init,
     optimizer=optimizer, update=step.update(loss, optimizer, config.microbatches), host=host,

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.algorithms import ppo
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, spec, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
@@ -50,7 +51,7 @@ def run_group(configs, workdirs):
   token_logp = functools.partial(logp.token_logp, model, start=world.prompt_width)
   generate = functools.partial(
     decode.generate, model, max_new_tokens=world.answer_width, temperature=p.temperature,
-    eos_id=tokenizer.end_id, pad_id=tokenizer.pad_id)
+    eos_id=tokenizer.end_id, pad_id=tokenizer.pad_id, blocks=meshes.batch_shards(mesh))
 
   def value(params, tokens_BT, valid_BT):
     return heads.before(critic.apply(params, tokens_BT, valid_BT), valid_BT)
@@ -78,7 +79,8 @@ def run_group(configs, workdirs):
     return {'policy': initial.params, 'value': {'body': body, 'head': head}}
 
   steps = p.samples // p.batch_size
-  optimizer = build.optimizer(config, steps * p.passes * p.minibatches)
+  specs = {'policy': initial.spec, 'value': critic.spec}
+  optimizer = build.optimizer(config, steps * p.passes * p.minibatches, specs)
   update = step.update(ppo.make_loss(logp_at_temperature, value, p.clip, p.value_clip,
                                      p.value_coef, p.entropy_coef), optimizer, config.microbatches)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
@@ -89,7 +91,7 @@ def run_group(configs, workdirs):
     jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra})}
   state = train(
     configs, workdirs, label='ppo', steps=steps, mesh=mesh,
-    specs={'policy': initial.spec, 'value': critic.spec}, init=init, optimizer=optimizer,
+    specs=specs, init=init, optimizer=optimizer,
     update=ppo.reported(step.passes(update, p.passes, p.minibatches), tokenizer.end_id),
     host=host, device=rollout, extra=lambda c: {'kl_coef': c.ppo.kl_coef}, frozen=frozen,
     evaluate=lambda state, frozen: evals.means(rows)(state.params['policy'], frozen, noise),

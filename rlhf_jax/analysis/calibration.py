@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_Z95 = 1.959963984540054                      # 97.5% point of the standard normal
+from rlhf_jax.evals.baselines import wilson
 
 
 class Curve(NamedTuple):
@@ -39,18 +39,6 @@ def curve(score_diff, correct, bins):
   centre = np.array([size_N[part].mean() for part in parts])
   expected = np.array([(1 / (1 + np.exp(-size_N[part]))).mean() for part in parts])
   return Curve(centre, accuracy, low, high, count, expected)
-
-
-def wilson(rate, count):
-  """(low, high): the Wilson 95% interval of a chance from the observed rate among `count` trials.
-
-  Unlike rate +- 2 sd it stays inside [0, 1] and keeps a width where all or none succeeded.
-  """
-  rate, count = np.asarray(rate, np.float64), np.asarray(count, np.float64)
-  shrink = 1 / (1 + _Z95 ** 2 / count)
-  middle = (rate + _Z95 ** 2 / (2 * count)) * shrink
-  half = _Z95 * np.sqrt(rate * (1 - rate) / count + (_Z95 / (2 * count)) ** 2) * shrink
-  return np.clip(middle - half, 0, rate), np.clip(middle + half, rate, 1)    # rounding
 
 
 def expected_calibration_error(prob, correct, bins):

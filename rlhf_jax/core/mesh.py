@@ -30,9 +30,14 @@ def make(data=1, fsdp=1, tensor=1, devices=None):
   return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def batch_shards(mesh):
+  """How many devices or groups of devices hold rows of their own."""
+  return mesh.shape['data'] * mesh.shape['fsdp']
+
+
 def check_batch(batch_size, mesh):
   """Refuses a batch whose rows do not divide over the axes 'data' and 'fsdp'."""
-  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  parts = batch_shards(mesh)
   if batch_size % parts:
     nearest = max(parts, round(batch_size / parts) * parts)
     raise ValueError(f'a batch of {batch_size} rows does not divide over data * fsdp = {parts}: '

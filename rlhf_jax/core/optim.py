@@ -4,11 +4,15 @@ The learning rate itself is an array in `TrainState.extra`, so that a sweep can 
 compiled program; an optimiser here returns the step for a learning rate of 1. Adam's epsilon is
 added after bias correction, as in optax. Neither paper states an optimiser (Bai et al. 2022 and
 Askell et al. 2021 give learning rates relative to pretraining only): Adam with b2 = 0.95 and
-clipping at 1 is the common choice for decoder language models.
+clipping at 1 is the common choice for decoder language models; Muon is offered beside it for
+pretraining.
 """
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
+
+from rlhf_jax.core.spec import Spec
 
 
 def schedule(steps, warmup=0.0, decay='constant', halve_every=None):
@@ -34,9 +38,38 @@ def schedule(steps, warmup=0.0, decay='constant', halve_every=None):
 def adam(factor, clip=1.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0):
   """An optax transformation: global-norm clipping (None: off), Adam, decoupled weight decay on
   matrices, and the schedule `factor`; for a learning rate of 1, descent sign included."""
-  parts = [] if clip is None else [optax.clip_by_global_norm(clip)]
+  parts = _clip(clip)
   parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
   if weight_decay:
     parts.append(optax.add_decayed_weights(
       weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)))
   return optax.chain(*parts, optax.scale_by_schedule(factor), optax.scale(-1.0))
+
+
+def muon(specs, factor, clip=1.0, b2=0.99, steps=3):
+  """An optax transformation for a learning rate of 1: global-norm clipping, Muon (Jordan et al.
+  2024) on the matrices inside the layers, Adam with Nesterov momentum on the rest, and `factor`.
+
+  Muon steps along the nearest orthogonal matrix to the averaged gradient, here after `steps` Newton
+  iterations, times sqrt(max(1, columns / rows)). specs: the tree of Spec of the parameters; axes
+  name what is stacked ('layers', 'member') and what belongs together (all heads are one matrix).
+  """
+  return optax.chain(*_clip(clip), optax.contrib.muon(
+    learning_rate=1.0, ns_steps=steps, adam_b2=b2,
+    muon_weight_dimension_numbers=jax.tree.map(_matrix, specs, is_leaf=lambda x: isinstance(x, Spec))),
+    optax.scale_by_schedule(factor))
+
+
+def _clip(norm):
+  return [] if norm is None else [optax.clip_by_global_norm(norm)]
+
+
+def _matrix(spec):
+  """Which axes of a parameter are the two sides of a matrix; None: Adam's."""
+  sides = [i for i, name in enumerate(spec.axes) if name not in ('layers', 'member')]
+  if 'layers' not in spec.axes or len(sides) < 2:
+    return None
+  heads = tuple(i for i in sides if spec.axes[i] in ('heads', 'kv'))
+  others = tuple(i for i in sides if i not in heads)
+  rows, columns = (others, heads) if heads else (others[:1], others[1:])
+  return optax.contrib.MuonDimensionNumbers(*sorted((rows, columns)))

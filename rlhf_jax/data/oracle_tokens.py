@@ -9,7 +9,7 @@ import numpy as np
 
 from rlhf_jax.data import oracle
 
-PROMPT_TOKENS = 24
+PROMPT_TOKENS = 20         # the two cues of 4 tokens and at most 11 words, one more to spare
 ANSWER_TOKENS = oracle.ANSWER_WORDS + 1          # the end token comes last
 REPROACHED = 0.5         # share of the harmful requests on whose answer an onlooker remarks
 
@@ -72,8 +72,9 @@ def answer_words(codec, tokens_BT, mask_BT, xp=np):
 
 
 def exchanges(codec, n, seed, split, low=0.0, high=1.0, skill=None):
-  """(tokens_NT, valid_NT, reaction_NR): n requests with their answers, and what is noted behind each,
-  an end-of-context token and the human's reaction. Without `skill`, it is uniform in [low, high]."""
+  """(tokens_NT, valid_NT, noted_NR, noted_valid_NR): n requests with their answers, and what is noted
+  behind each, an end-of-context token and the human's reaction. Without `skill`, it is uniform in
+  [low, high]."""
   rng = np.random.default_rng([seed, 7])
   task = oracle.tasks(n, seed, split)
   skill = rng.uniform(low, high, n) if skill is None else skill
@@ -81,12 +82,13 @@ def exchanges(codec, n, seed, split, low=0.0, high=1.0, skill=None):
   said = oracle.answers(task, skill, rng)
   answer, answer_valid = answers(codec, said)
   onlooker = task.harmful_N & (rng.random(n) < REPROACHED)
-  reaction = codec.token_of_word[oracle.reactions(said, task.required_NU, onlooker)]
+  reaction = oracle.reactions(said, task.required_NU, onlooker)
+  noted = np.pad(codec.token_of_word[reaction], ((0, 0), (1, 0)), constant_values=codec.eoc_id)
   return (np.concatenate([prompt, answer], 1), np.concatenate([prompt_valid, answer_valid], 1),
-          np.concatenate([np.full((n, 1), codec.eoc_id, np.int32), reaction], 1))
+          noted, np.pad(reaction != 0, ((0, 0), (1, 0)), constant_values=True))
 
 
-def documents(codec, n, seed, context_share=0.15, plain_share=0.3, follow_up=0.2, react=0.8):
+def documents(codec, n, seed, context_share=0.15, plain_share=0.2, follow_up=0.2, react=0.8):
   """n pretraining documents, a list of id arrays, shuffled.
 
   Plain sentences; dialogues by one assistant whose skill is uniform in [0, 1]: an exchange, then in
@@ -106,7 +108,7 @@ def documents(codec, n, seed, context_share=0.15, plain_share=0.3, follow_up=0.2
   context = np.tile(codec.context, (n_talk, 1))
   tokens = np.concatenate([context, first[0], first[2], second[0]], 1)
   keep = np.concatenate([np.broadcast_to(in_context[:, None], context.shape), first[1] > 0,
-                         np.broadcast_to(reacted[:, None], first[2].shape),
+                         first[3] & reacted[:, None],
                          (second[1] > 0) & two[:, None]], 1)
   talks = np.split(tokens[keep], np.cumsum(keep.sum(1))[:-1])
   sentences = oracle.plain(n_plain, seed)

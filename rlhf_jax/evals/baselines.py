@@ -68,11 +68,20 @@ def fit(x_NF, penalty, start_F):
 
 def accuracy_interval(correct_N):
   """(accuracy, low, high) with the Wilson 95% interval, which stays inside [0, 1]."""
-  n, rate = len(correct_N), float(np.mean(correct_N))
-  shrink = 1 / (1 + _Z95 ** 2 / n)
-  middle = (rate + _Z95 ** 2 / (2 * n)) * shrink
-  half = _Z95 * np.sqrt(rate * (1 - rate) / n + (_Z95 / (2 * n)) ** 2) * shrink
-  return rate, max(float(middle - half), 0.0), min(float(middle + half), 1.0)      # rounding
+  rate = float(np.mean(correct_N))
+  return rate, *(float(x) for x in wilson(rate, len(correct_N)))
+
+
+def wilson(rate, count):
+  """(low, high): the Wilson 95% interval of a chance from the observed rate among `count` trials.
+
+  Unlike rate +- 2 sd it stays inside [0, 1] and keeps a width where all or none succeeded.
+  """
+  rate, count = np.asarray(rate, np.float64), np.asarray(count, np.float64)
+  shrink = 1 / (1 + _Z95 ** 2 / count)
+  middle = (rate + _Z95 ** 2 / (2 * count)) * shrink
+  half = _Z95 * np.sqrt(rate * (1 - rate) / count + (_Z95 / (2 * count)) ** 2) * shrink
+  return np.clip(middle - half, 0, rate), np.clip(middle + half, rate, 1)    # rounding
 
 
 def paired_difference(correct_a_N, correct_b_N):

@@ -1,5 +1,4 @@
 """Whether a made world is fit to study RLHF in: each check is one line when it fails."""
-import numpy as np
 
 from rlhf_jax.evals.preference import excess
 
@@ -35,20 +34,3 @@ def _require(good, message):
 def ended(tokens_BKT, mask_BKT, end_id):
   """Share of answers that hold their end token."""
   return float(((tokens_BKT == end_id) & (mask_BKT > 0)).any(-1).mean())
-
-
-def best_of_n(score_NK, reward_NK, sizes, expected_max):
-  """{n: {pm_score, true_reward, stderr}}: means over prompts of the exact expectation over all
-  n-subsets of the K candidates; stderr is that of the true reward (of the score where there is
-  none) over prompts."""
-  table = {}
-  for n in sizes:
-    score_N = expected_max(score_NK, n, score_NK)
-    row = {'pm_score': float(np.mean(score_N))}
-    error_N = score_N
-    if reward_NK is not None:
-      error_N = expected_max(score_NK, n, reward_NK)
-      row['true_reward'] = float(np.mean(error_N))
-    row['stderr'] = float(np.std(error_N, ddof=1) / np.sqrt(len(error_N)))
-    table[str(n)] = row
-  return table

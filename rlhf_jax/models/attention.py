@@ -7,14 +7,16 @@ def attention(q_BTHK, k_BTHK, v_BTHK, group_BT):
   """Causal attention among the tokens of one group -> BTHK.
 
   Padding is a group of its own, so every column attends at least to itself: no empty softmax, no
-  NaN, and no way from padding into text.
+  NaN, and no way from padding into text. Heads go before time: on CPU the products of a training
+  step take two thirds of the time so.
   """
   time = group_BT.shape[1]
   causal_TT = jnp.tril(jnp.ones((time, time), bool))
   allowed_BTT = causal_TT[None] & (group_BT[:, :, None] == group_BT[:, None, :])
-  score_BHTT = jnp.einsum('bthk,bshk->bhts', q_BTHK, k_BTHK, preferred_element_type=jnp.float32)
-  weight_BHTT = _softmax(score_BHTT, allowed_BTT[:, None], q_BTHK)
-  return jnp.einsum('bhts,bshk->bthk', weight_BHTT, v_BTHK)
+  q_BHTK, k_BHTK, v_BHTK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BTHK, v_BTHK))
+  score_BHTT = jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHTK, preferred_element_type=jnp.float32)
+  weight_BHTT = _softmax(score_BHTT, allowed_BTT[:, None], q_BHTK)
+  return jnp.einsum('bhts,bhsk->bhtk', weight_BHTT, v_BHTK).swapaxes(1, 2)
 
 
 def attend_cache(q_BHK, k_BHTK, v_BHTK, valid_BT):

@@ -1,7 +1,9 @@
 """Sampling answers: one prefill, then one token a step in a while loop, all in one program.
 
-A token's noise is one uniform number, a function of (key, row, column of the answer): neither
-padding nor other rows change it. Temperature comes before top-p; log-probs are those before top-p.
+Answers differ in length: once few rows are unfinished, they alone are carried on, so that the cost
+follows the tokens produced. A token's noise is one uniform number, a function of (key, row, column of
+the answer): neither padding nor other rows change it. Temperature comes before top-p; log-probs are
+those before top-p.
 """
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,9 @@ from flax import struct
 
 from rlhf_jax.core import align
 from rlhf_jax.models.logp import log_probs, pick
+
+SHARES = 4, 16             # rows are left behind when a 4th of them is unfinished, and a 16th
+LEAST_ROWS = 8             # of a block; fewer gain nothing
 
 
 @struct.dataclass
@@ -21,11 +26,12 @@ class Sample:
 
 
 def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, temperature=1.0,
-             top_p=1.0, eos_id, pad_id, samples=1):
+             top_p=1.0, eos_id, pad_id, samples=1, blocks=1):
   """`samples` answers to each prompt, rows prompt-major -> Sample of P + max_new_tokens columns.
 
   Every prompt holds a valid token. Stops when every row has ended. To be jitted by the caller;
-  max_new_tokens, samples, top_p and the ids are static.
+  max_new_tokens, samples, top_p, blocks and the ids are static. blocks: parts of the rows that are
+  compacted each in its place, as many as devices hold rows (`core.mesh.batch_shards`).
   """
   width = prompt_BP.shape[1]
   if width < 1 or max_new_tokens < 1 or samples < 1 or not 0.0 < top_p <= 1.0:
@@ -38,35 +44,51 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
     lambda x: jnp.repeat(x, samples, axis=0) if x.ndim else x, (hidden_BD, cache, prompt_BP))
   rows = prompt_BP.shape[0]
 
-  def more(carry):
-    return (carry['n'] < max_new_tokens) & ~carry['ended_B'].all()
-
   def sample(carry):
-    n, ended_B = carry['n'], carry['ended_B']
-    logp_BV = log_probs(model, params, carry['hidden_BD'], temperature)
-    token_B = draw(nucleus(logp_BV, top_p), noise(jax.random.fold_in(key, n), rows))
+    n, out, (row_B, ended_B, hidden_BD, cache) = carry
+    logp_BV = log_probs(model, params, hidden_BD, temperature)
+    token_B = draw(nucleus(logp_BV, top_p), noise(jax.random.fold_in(key, n), row_B))
     lived_B = 1.0 - ended_B
-    out = {'tokens': jnp.where(ended_B, pad_id, token_B), 'mask': lived_B,
+    new = {'tokens': jnp.where(ended_B, pad_id, token_B), 'mask': lived_B,
            'logp': pick(logp_BV, token_B[:, None])[:, 0] * lived_B}
-    hidden_BD, cache = step(params, token_B, carry['cache'])
-    return {'n': n + 1, 'ended_B': ended_B | (token_B == eos_id), 'hidden_BD': hidden_BD,
-            'cache': cache,
-            'out': {name: carry['out'][name].at[n].set(x) for name, x in out.items()}}
+    out = {name: out[name].at[n, row_B].set(x, unique_indices=True) for name, x in new.items()}
+    return n + 1, out, (row_B, ended_B | (token_B == eos_id), *step(params, token_B, cache))
 
   shape = max_new_tokens, rows
   out = {'tokens': jnp.full(shape, pad_id, jnp.int32), 'mask': jnp.zeros(shape),
          'logp': jnp.zeros(shape)}
-  carry = {'n': jnp.int32(0), 'ended_B': jnp.zeros(rows, bool), 'hidden_BD': hidden_BD,
-           'cache': cache, 'out': out}
-  out = jax.lax.while_loop(more, sample, carry)['out']
+  carry = jnp.int32(0), out, (jnp.arange(rows), jnp.zeros(rows, bool), hidden_BD, cache)
+  blocks = blocks if rows % blocks == 0 else 1
+  fewer = [rows // blocks // share for share in SHARES]
+  for few in [f for f in fewer if f >= LEAST_ROWS] + [0]:
+    def more(carry, few=few):
+      n, _, (_, ended_B, *_) = carry
+      return (n < max_new_tokens) & (_unfinished(ended_B, blocks) > few)
+    n, out, state = jax.lax.while_loop(more, sample, carry)
+    carry = n, out, _keep(state, few, blocks)
   before = jnp.zeros(prompt_BP.shape)
   return Sample(*(jnp.concatenate([x, out[name].T], axis=1) for x, name in
                   ((prompt_BP.astype(jnp.int32), 'tokens'), (before, 'mask'), (before, 'logp'))))
 
 
-def noise(key, rows):
-  """A uniform number in [0, 1) for each row, whatever the number of rows."""
-  key_B = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
+def _unfinished(ended_B, blocks):
+  """The largest number of unfinished rows in a block."""
+  return (~ended_B).reshape(blocks, -1).sum(axis=1).max()
+
+
+def _keep(state, few, blocks):
+  """The state of `few` rows of each block, unfinished ones first; rows stay on their device."""
+  ended_B = state[1]
+  first_GF = jnp.argsort(ended_B.reshape(blocks, -1), axis=1)[:, :few]
+  def take(x):
+    parts = x.reshape(blocks, -1, *x.shape[1:])
+    return jax.vmap(lambda part, rows: part[rows])(parts, first_GF).reshape(-1, *x.shape[1:])
+  return jax.tree.map(lambda x: take(x) if x.ndim else x, state)
+
+
+def noise(key, row_B):
+  """A uniform number in [0, 1) for each row, by its number alone."""
+  key_B = jax.vmap(lambda row: jax.random.fold_in(key, row))(row_B)
   return jax.vmap(jax.random.uniform)(key_B)
 
 

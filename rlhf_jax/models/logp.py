@@ -39,7 +39,7 @@ def logp_at(model, params, tokens_BT, valid_BT, id_BTK, temperature=1.0, segment
   return _before(one, vocab, [hidden_BTD], [id_BTK], valid_BT, segment_BT)
 
 
-def top_logp(model, params, tokens_BT, valid_BT, k, temperature=1.0, segment_BT=None):
+def top_logp(model, params, tokens_BT, valid_BT, k, temperature=1.0, segment_BT=None, start=0):
   """The k largest log-probs of token t and their ids -> (logp_BTK, id_BTK), largest first.
 
   The teacher of context distillation (Bai et al. 2022, appendix A.1: k = 50).
@@ -47,7 +47,7 @@ def top_logp(model, params, tokens_BT, valid_BT, k, temperature=1.0, segment_BT=
   hidden_BTD = model.apply(params, tokens_BT, valid_BT, segment_BT)
   def one(hidden_ND):
     return jax.lax.top_k(log_probs(model, params, hidden_ND, temperature), k)
-  return _before(one, _vocab(model, params, hidden_BTD), [hidden_BTD], [], valid_BT, segment_BT)
+  return _before(one, _vocab(model, params, hidden_BTD), [hidden_BTD], [], valid_BT, segment_BT, start)
 
 
 def exact_kl(model, params, ref_params, tokens_BT, valid_BT, temperature=1.0, start=0):

@@ -3,7 +3,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -38,10 +37,17 @@ def model(config, vocab_size):
   return transformer.decoder(sizes.config(config.model.name, vocab_size=vocab_size, **options))
 
 
-def optimizer(config, steps):
+def optimizer(config, steps, specs):
+  """The optimiser of `config.optimizer` for parameters of these specs."""
   o = config.optimizer
-  return optim.adam(optim.schedule(steps, o.warmup, o.decay), clip=o.clip, b2=o.b2,
-                    weight_decay=o.weight_decay)
+  factor = optim.schedule(steps, o.warmup, o.decay)
+  if o.name == 'adam':
+    return optim.adam(factor, clip=o.clip, b2=o.b2, weight_decay=o.weight_decay)
+  if o.name == 'muon' and not o.weight_decay:
+    return optim.muon(specs, factor, clip=o.clip, b2=o.b2)
+  if o.name == 'muon':
+    raise ValueError(f'config.optimizer.weight_decay={o.weight_decay} is for adam only: set it to 0')
+  raise ValueError(f'config.optimizer.name={o.name!r} is unknown: use adam, muon')
 
 
 def place(tree, specs, mesh):
@@ -94,14 +100,17 @@ def _lead(sharding):
   return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
 
 
-def state_shardings(state, specs, optimizer, mesh, several):
+def state_shardings(state, specs, mesh, several):
   """Shardings of a TrainState: optimiser moments follow their parameters, scalars are replicated."""
   whole = meshes.replicated(mesh)
   params = spec.shardings(specs, mesh, meshes.TRAIN_RULES)
   if several:
     whole, params = _lead(whole), jax.tree.map(_lead, params)
-  opt_state = optax.tree_map_params(optimizer, lambda leaf, s: s, state.opt_state, params,
-                                    transform_non_params=lambda leaf: whole)
+  by_path = dict(jax.tree_util.tree_leaves_with_path(params))
+  def follow(path, leaf):          # a moment stands in the state at the path of its parameter
+    tails = (by_path.get(path[i:]) for i in range(len(path)))
+    return next((s for s in tails if s is not None and len(s.spec) == leaf.ndim), whole)
+  opt_state = jax.tree_util.tree_map_with_path(follow, state.opt_state)
   return state.replace(step=whole, params=params, opt_state=opt_state, key=whole,
                        extra=jax.tree.map(lambda _: whole, state.extra))
 

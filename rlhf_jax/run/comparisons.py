@@ -34,7 +34,7 @@ def pair_sampler(policy, answer_width, batch_size, mesh):
   def two(params, tokens, valid, key):
     return decode.generate(policy.model, params, tokens, valid, key, samples=2,
                            max_new_tokens=answer_width, eos_id=tokenizer.end_id,
-                           pad_id=tokenizer.pad_id)
+                           pad_id=tokenizer.pad_id, blocks=meshes.batch_shards(mesh))
 
   def sampler(tokens_NP, valid_NP, seed):
     n, width = tokens_NP.shape

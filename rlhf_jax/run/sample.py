@@ -19,17 +19,16 @@ def answers(policy, prompts, samples, answer_width, mesh, *, key, score=None, sc
   policy: a `build.Role`. score: a Score, None for zeros. rows: answers sampled at once, which
   bounds the memory of the cache; the noise depends on it.
   """
-  tokenizer = policy.tokenizer
+  tokenizer, parts = policy.tokenizer, meshes.batch_shards(mesh)
 
   def generate(params, prompt, valid, key, samples):
     return decode.generate(policy.model, params, prompt, valid, key, samples=samples,
                            max_new_tokens=answer_width, eos_id=tokenizer.end_id,
-                           pad_id=tokenizer.pad_id)
+                           pad_id=tokenizer.pad_id, blocks=parts)
 
   run = jax.jit(functools.partial(candidates, generate=generate, score=score),
                 static_argnames='samples')
   n = len(prompts.tokens_NP)
-  parts = mesh.shape['data'] * mesh.shape['fsdp']
   size = min(max(parts, rows // samples // parts * parts), -(-n // parts) * parts)
   out = []
   for at in tqdm(range(0, n, size), desc='       answers', unit='batch', disable=n <= size):
@@ -49,7 +48,7 @@ def scores(score, params, prompts, made, mesh, rows=1024):
   prompt_valid = np.repeat(prompts.valid_NP, k, axis=0)
   valid = np.concatenate([prompt_valid, mask[:, prompt_valid.shape[1]:]], axis=1)
   run = jax.jit(lambda params, tokens, valid: score(params, tokens, valid, {}))
-  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  parts = meshes.batch_shards(mesh)
   made = evals.in_parts(lambda part: run(params, *meshes.put_batch(part, mesh)), (tokens, valid),
                         -(-min(rows, n * k) // parts) * parts)
   return np.asarray(made).reshape(n, k)

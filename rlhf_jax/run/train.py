@@ -36,7 +36,7 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
     key = jax.random.key(c.seed)
     states.append(step.create(init(c, key), optimizer, key, c.optimizer.learning_rate, **extra(c)))
   state = build.stack(states)
-  shardings = build.state_shardings(state, specs, optimizer, mesh, several)
+  shardings = build.state_shardings(state, specs, mesh, several)
   state = jax.device_put(state, shardings)
   managers = [checkpoint.manager(w) for w in workdirs]
   state, start = _restore(managers, workdirs, state, shardings, several)

@@ -46,8 +46,9 @@ class World(NamedTuple):
   """texts() trains the tokenizer; documents(tokenizer) pretrains; context(tokenizer) is the HHH
   prompt and dialogues(tokenizer) the text it is distilled on; prompts(tokenizer, split, n) with
   split 'ppo' or 'eval'; comparisons(tokenizer, sampler) -> {'train', 'validation', 'test'} and a
-  dictionary of facts; reward: None, or (tokenizer) -> Score of the truth. sampler(prompts, seed) ->
-  (tokens_NKT, mask_NKT) of two answers each, or None. groups: names of group_N."""
+  dictionary of facts; reward: None, or (tokenizer) -> Score of the truth. sampler: None or
+  (tokens_NP, valid_NP, seed) -> (answer tokens_NKT, mask_NKT), two answers each. groups: names of
+  group_N."""
   texts: Callable
   documents: Callable
   context: Callable
@@ -86,7 +87,7 @@ def oracle_world(data):
                                                   task.family_N).astype(np.int32))
 
   def dialogues(tokenizer):
-    tokens, valid, _ = oracle_tokens.exchanges(oracle_tokens.codec(tokenizer), data.dialogues,
+    tokens, valid, *_ = oracle_tokens.exchanges(oracle_tokens.codec(tokenizer), data.dialogues,
                                                   data.seed + 2, 'pretrain')
     return [row[keep > 0] for row, keep in zip(tokens, valid, strict=True)]
 
@@ -96,8 +97,8 @@ def oracle_world(data):
              'test': data.test_comparisons}
     made, facts = {}, {}
     for number, (name, size) in enumerate(sizes.items()):
-      # the weakest are dropped, and pairs of equal answers: up to a third of a small policy's
-      asked = int(size / (1 - worker.WEAKEST_SHARE) * 1.5) + 8
+      # the weakest are dropped, and pairs of equal answers: about a tenth of a policy's
+      asked = int(size / (1 - worker.WEAKEST_SHARE) * 1.25) + 8
       task = oracle.tasks(asked, data.seed + 10 + number, 'eval' if name == 'test' else 'compare')
       made[name], facts[name] = _judged(table, task, sampler, data, number, size)
     return made, facts['test']
@@ -164,6 +165,8 @@ def hh_world(data):
   Validation is `data.validation_share` of train by a hash of the first human turn. The context is
   a short description of the HHH assistant in our words: the paper's prompt has 4,600.
   """
+  if data.long_answers not in ('drop', 'error'):
+    raise ValueError(f'config.data.long_answers={data.long_answers!r} is unknown: use drop, error')
   pairs = hh.load_pairs(data.dir or None, data.cache_dir or None, on_error=data.on_error)
   if pairs.dropped:
     print('HH records left out: ' + ', '.join(f'{n} {kind} (as {where})'

@@ -82,7 +82,7 @@ def ppo_program(mesh, passes=1, minibatches=1, microbatches=1, rows=8, left=0):
   loss = ppo.make_loss(token_logp, value, 0.2, 0.2, 0.5, 0.0)
   update = step.passes(step.update(loss, OPTIMIZER, microbatches), passes, minibatches)
   specs = {'policy': MODEL.spec, 'value': JUDGE.spec}
-  shardings = build.state_shardings(ppo_state(), specs, OPTIMIZER, mesh, False)
+  shardings = build.state_shardings(ppo_state(), specs, mesh, False)
   return SimpleNamespace(
     loss=loss, gradient=jax.jit(jax.value_and_grad(loss, has_aux=True)), shardings=shardings,
     source=build.source(lambda config, i: prompts(i, rows, left), experience, [RUN], mesh),
@@ -125,7 +125,7 @@ def pm_run(mesh=None, *, microbatches=1, learning_rate=1e-2):
     token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
       MODEL, params['body'], hidden, tokens, valid), lm_weight=1.0)
   state = step.create(parameters(1, True), OPTIMIZER, jax.random.key(5), learning_rate)
-  shardings = build.state_shardings(state, JUDGE.spec, OPTIMIZER, mesh, False)
+  shardings = build.state_shardings(state, JUDGE.spec, mesh, False)
   return SimpleNamespace(
     state=jax.device_put(state, shardings), loss=loss, frozen={},
     source=build.source(lambda config, i: pairs(i), None, [RUN], mesh),

@@ -2,9 +2,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from rlhf_jax.core import optim
+from rlhf_jax.core import optim, spec
+from rlhf_jax.core.spec import Spec
 
 
 def values(counts, **options):
@@ -55,6 +57,45 @@ def test_adam_equals_a_loop(clip):
       np.testing.assert_allclose(direction[k], -(1 - t / 4) * step, rtol=2e-5, atol=1e-6)
       params[k] = params[k] - (1 - t / 4) * step
     ours = jax.tree.map(jnp.add, ours, direction)
+
+
+def newton(matrix, steps):
+  """The quintic iteration of Jordan et al. 2024 towards the nearest orthogonal matrix."""
+  wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+  wide = wide / np.linalg.norm(wide)
+  for _ in range(steps):
+    square = wide @ wide.T
+    wide = 3.4445 * wide + (-4.775 * square + 2.0315 * square @ square) @ wide
+  return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+
+
+def test_muon_equals_a_loop_and_leaves_the_rest_to_adam():
+  specs = {'embed': Spec((5, 6), ('vocab', 'embed')), 'norm': Spec((6,), ('embed',)), 'layers': {
+    'up': Spec((2, 6, 8), ('layers', 'embed', 'mlp')), 'scale': Spec((2, 6), ('layers', 'embed')),
+    'query': Spec((2, 6, 2, 4), ('layers', 'embed', 'heads', 'kv')),
+    'output': Spec((2, 2, 4, 6), ('layers', 'heads', 'kv', 'embed'))}}
+  muon = optim.muon(specs, optim.schedule(3, decay='linear'), clip=1.0, steps=3)
+  adam = optax.chain(optax.clip_by_global_norm(1.0), optax.nadam(lambda t: 1 - t / 3, b2=0.99))
+  rng = np.random.default_rng(0)
+  params = spec.init(specs, jax.random.key(0))
+  state, other, update = muon.init(params), adam.init(params), jax.jit(muon.update)
+  sides = {'up': (6, 8), 'query': (6, 8), 'output': (8, 6)}
+  m = {name: np.zeros((2, *sides[name])) for name in sides}
+  for t in range(2):
+    grads = jax.tree.map(lambda p: jnp.float32(rng.normal(size=p.shape)), params)
+    step, state = update(grads, state, params)
+    by_adam, other = adam.update(grads, other, params)
+    for name in ('embed', 'norm'):
+      np.testing.assert_allclose(step[name], by_adam[name], rtol=1e-5)
+    np.testing.assert_allclose(step['layers']['scale'], by_adam['layers']['scale'], rtol=1e-5)
+    norm = np.sqrt(sum((np.asarray(g) ** 2).sum() for g in jax.tree.leaves(grads)))
+    for name, shape in sides.items():
+      g = np.asarray(grads['layers'][name], np.float64).reshape(2, *shape) / norm
+      m[name] = 0.95 * m[name] + 0.05 * g
+      ahead = (0.95 * m[name] / (1 - 0.95 ** (t + 2)) + 0.05 * g / (1 - 0.95 ** (t + 1)))
+      want = np.stack([newton(x, 3) for x in ahead]) * max(1, shape[1] / shape[0]) ** 0.5
+      np.testing.assert_allclose(step['layers'][name].reshape(2, *shape), -(1 - t / 3) * want,
+                                 rtol=2e-4, atol=1e-5)
 
 
 def test_a_small_gradient_is_not_scaled_up():

@@ -123,8 +123,6 @@ def test_numpy_and_compiled_jax_give_equal_numbers():
 
 def solve(prompt):
   """(family, required units, harmful or not) of a prompt, read as a person would."""
-  kind = {w: k for k, group in enumerate(oracle.VERBS) for w in group}
-  kind |= {w: k for k, group in enumerate(oracle.OBJECTS) for w in group}
   if prompt[:2] == ['copy', ':']:
     return 'copy', prompt[2:], False
   if prompt[:2] == ['sort', ':']:
@@ -134,7 +132,7 @@ def solve(prompt):
   if prompt[0] == 'how':
     how, do, i, verb, the, thing, with_, *tools = prompt
     assert [how, do, i, the, with_] == ['how', 'do', 'i', 'the', 'with']
-    return 'how', tools, kind[verb] == kind[thing]
+    return 'how', tools, (verb in oracle.VERBS[0]) and (thing in oracle.OBJECTS[0])
   dot = prompt.index('.')
   assert prompt[dot + 1] == 'get'
   given = dict(zip(prompt[:dot:2], prompt[1:dot:2], strict=True))
@@ -184,24 +182,26 @@ def test_no_single_word_tells_harm_but_the_pair_does():
   pairs, harmful = combinations(task)
   for word in {w for pair in pairs for w in pair}:
     rate = np.mean([h for pair, h in zip(pairs, harmful, strict=True) if word in pair])
-    # about 330 requests for each of 24 words: sd 0.027; verbs lean by a declared amount, objects not
-    lean = {w: oracle.LEAN for w in oracle.VERBS[0]} | {w: 1 - oracle.LEAN for w in oracle.VERBS[1]}
-    assert abs(rate - lean.get(oracle.WORDS[word], 0.5)) < 0.12, oracle.WORDS[word]
+    # a third of what is asked with a word that can do harm is benign; 250 to 500 requests: sd 0.03
+    can_harm = oracle.WORDS[word] in oracle.VERBS[0] + oracle.OBJECTS[0]
+    assert abs(rate - 2 / 3) < 0.12 if can_harm else rate == 0, oracle.WORDS[word]
   told = {}
   for pair, h in zip(pairs, harmful, strict=True):
     assert told.setdefault(pair, h) == h
 
 
-def test_a_bag_of_words_knows_no_more_of_harm_than_the_verbs_lean():
+@pytest.mark.parametrize(('columns', 'knows'), [((3,), 0.75), ((5,), 0.75), ((3, 5), 1.0)])
+def test_what_a_verb_an_object_and_both_know_of_harm(columns, knows):
+  """Verb or object alone: the harmful half and the benign quarter without the word are told apart."""
   from sklearn.linear_model import LogisticRegression
   sets = []
   for seed in (0, 1):
     task = tasks(20_000, seed, 'compare')
     how = task.family_N == oracle.FAMILIES.index('how')
-    bag = (task.prompt_NW[how][:, :, None] == np.arange(1, len(oracle.WORDS))).any(1)
-    sets.append((bag, task.harmful_N[how]))
-  model = LogisticRegression(C=0.1, max_iter=50).fit(*sets[0])
-  assert abs(model.score(*sets[1]) - oracle.LEAN) < 0.04       # about 4,000 requests: sd 0.008
+    words = task.prompt_NW[how][:, list(columns)]
+    sets.append(((words[:, :, None] == np.arange(1, len(oracle.WORDS))).any(1), task.harmful_N[how]))
+  model = LogisticRegression(max_iter=100).fit(*sets[0])
+  assert abs(model.score(*sets[1]) - knows) < 0.03             # about 4,000 requests: sd 0.007
 
 
 def test_some_combinations_are_met_only_in_the_evaluation_split():
@@ -209,8 +209,8 @@ def test_some_combinations_are_met_only_in_the_evaluation_split():
   train = met['pretrain'] | met['compare'] | met['ppo']
   assert met['pretrain'] == met['compare'] == met['ppo']
   held_out = met['eval'] - train
-  # half of 12 x 12 pairs are harmful; a quarter of each half is held out
-  assert len(train) == 108 and len(held_out) == 36 and train < met['eval']
+  # 36 harmful pairs and twice as many benign ones; a quarter of each kind is held out
+  assert len(train) == 81 and len(held_out) == 27 and train < met['eval']
   pairs, harmful = combinations(tasks(20_000, 0, 'eval'))
   of_held_out = [h for pair, h in zip(pairs, harmful, strict=True) if pair in held_out]
   assert abs(np.mean(of_held_out) - 0.5) < 0.08        # about 1,000 requests: sd 0.016
@@ -322,6 +322,27 @@ def test_reactions_tell_the_task_and_nothing_else():
   assert (np.diff(mean) > 0).all()
   full = oracle.reactions(task.required_NU, task.required_NU)[task.harmful_N]
   assert set(full[:, 0]) == {oracle.ID[best]}
+
+
+def test_reactions_go_through_the_units_one_by_one():
+  no, yes = oracle.VERDICTS
+  row = oracle.reactions(ids('dog ham dog cat glad to help', 24)[None], ids('cat dog hen', 4)[None])[0]
+  assert words(row)[1:] == ['dog', yes, 'ham', no, 'dog', no, 'cat', yes]
+  assert len(words(oracle.reactions(ids(REFUSAL, 24)[None], ids('cat dog', 4)[None])[0])) == 1
+  task = tasks(1500, 3, 'eval')
+  rng = np.random.default_rng(0)
+  said = oracle.answers(task, rng.random(1500), rng)
+  told = oracle.reactions(said, task.required_NU)
+  part = oracle.components(said, task.required_NU)
+  each = told[:, 1:]
+  np.testing.assert_array_equal((each[:, 1::2] == oracle.ID[no]).sum(1),
+                                part['wrong'] + part['repeats'])
+  np.testing.assert_array_equal((each[:, ::2] != 0).sum(1), part['units'])
+  np.testing.assert_array_equal((each[:, 1::2] != 0).sum(1), part['units'])
+  evil = oracle.reactions(said, task.required_NU, np.ones(1500, bool))
+  helped = part['units'] > 0
+  assert set(evil[helped, 0]) == {oracle.ID[oracle.REPROACH]} and not evil[helped, 1:].any()
+  np.testing.assert_array_equal(evil[~helped], told[~helped])
 
 
 # ----------------------------------------------------------------------------------------- text

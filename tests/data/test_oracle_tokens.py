@@ -115,17 +115,17 @@ def test_the_true_reward_reads_the_answer_and_not_the_prompt(codec):
 
 
 def test_exchanges_are_request_answer_and_reaction(bpe, codec):
-  tokens, valid, reaction = oracle_tokens.exchanges(codec, 400, 3, 'compare')
+  tokens, valid, noted, noted_valid = oracle_tokens.exchanges(codec, 400, 3, 'compare')
   task = oracle.tasks(400, 3, 'compare')
   width = oracle_tokens.PROMPT_TOKENS
   prompt = decode(bpe, tokens[:, :width], valid[:, :width])
   assert prompt == oracle.prompt_texts(task.prompt_NW)
   said = oracle_tokens.answer_words(codec, tokens[:, width:], valid[:, width:])
-  noted = np.array([text.split() for text in decode(bpe, reaction, np.ones_like(reaction))])
-  assert (noted[:, 0] == '<|eoc|>').all()
-  expected = np.array(oracle.WORDS)[oracle.reactions(said, task.required_NU)[:, 0]]
-  reproached = noted[:, 1] == oracle.REPROACH
-  np.testing.assert_array_equal(noted[~reproached, 1], expected[~reproached])
+  texts = [text.split() for text in decode(bpe, noted, noted_valid)]
+  assert all(text[0] == '<|eoc|>' for text in texts)
+  reproached = np.array([text[1] == oracle.REPROACH for text in texts])
+  told = oracle.reactions(said, task.required_NU, reproached)
+  assert [text[1:] for text in texts] == [oracle.text(row).split() for row in told]
   # an onlooker speaks of help with harm alone, and about half the time
   helped = task.harmful_N & (oracle.components(said, task.required_NU)['units'] > 0)
   assert not (reproached & ~helped).any()
@@ -137,7 +137,7 @@ def test_exchanges_of_full_skill_do_what_is_asked(codec):
   width = oracle_tokens.PROMPT_TOKENS
 
   def share(**options):
-    tokens, valid, _ = oracle_tokens.exchanges(codec, 400, 3, 'compare', **options)
+    tokens, valid, *_ = oracle_tokens.exchanges(codec, 400, 3, 'compare', **options)
     said = oracle_tokens.answer_words(codec, tokens[:, width:], valid[:, width:])
     part = oracle.components(said, task.required_NU)
     return part['share'][~part['refused']]
@@ -160,7 +160,7 @@ def test_documents_hold_what_was_asked_for(bpe, codec):
   assert abs(np.mean([head for head, *_ in found]) - 0.25) < 0.035
   assert abs(reacted.mean() - 0.6) < 0.04 and abs(two.mean() - 0.4 * 0.5) < 0.035
   assert not (reacted & two).any()
-  assert {word for _, _, reaction in found for word in reaction} == {
+  assert {reaction[0] for _, _, reaction in found if reaction} == {
     *oracle.REACTIONS, oracle.REPROACH}
   for i in (0, 1, -1):                             # plain texts and dialogues are mixed
     assert 0.2 < np.mean([codec.human[0] in d for d in documents[i * 2000:][:500]]) < 0.95

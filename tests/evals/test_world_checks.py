@@ -1,11 +1,8 @@
-"""What makes a made world fit, each check seen to pass and to fail; best of n by brute force."""
-from itertools import combinations
+"""What makes a made world fit, each check seen to pass and to fail."""
 
-import jax
 import numpy as np
 import pytest
 
-from rlhf_jax.algorithms import best_of_n
 from rlhf_jax.evals import world_checks
 
 # Ten prompts, two samples each: the mean is 0.45, the better sample is at 0.85.
@@ -51,32 +48,3 @@ def test_ended_counts_answers_with_an_end_token_inside_the_mask():
   tokens = np.array([[[5, 9, 0], [5, 5, 5]], [[9, 9, 9], [5, 5, 9]]])       # 9 is the end token
   mask = np.array([[[1, 1, 0], [1, 1, 1]], [[1, 0, 0], [1, 1, 0]]])
   assert world_checks.ended(tokens, mask, 9) == 0.5
-
-
-def expected_max(score_NK, n, value_NK):
-  """By brute force; the scores below have no ties."""
-  subsets = [list(s) for s in combinations(range(score_NK.shape[1]), n)]
-  return np.array([np.mean([v[s][np.argmax(k[s])] for s in subsets])
-                   for k, v in zip(score_NK, value_NK, strict=True)])
-
-
-def test_best_of_n_is_the_mean_over_all_subsets():
-  rng = np.random.default_rng(0)
-  score_NK, reward_NK = rng.normal(size=(2, 7, 4))
-  got = world_checks.best_of_n(score_NK, reward_NK, (1, 2, 4), expected_max)
-  assert list(got) == ['1', '2', '4']
-  top = np.take_along_axis(reward_NK, score_NK.argmax(1)[:, None], 1)[:, 0]
-  assert got['4'] == pytest.approx({'pm_score': score_NK.max(1).mean(), 'true_reward': top.mean(),
-                                    'stderr': top.std(ddof=1) / np.sqrt(7)})
-  assert got['1']['true_reward'] == pytest.approx(reward_NK.mean())
-  ours = world_checks.best_of_n(score_NK, reward_NK, (1, 2, 4), lambda s, n, v: jax.vmap(
-    lambda s, v: best_of_n.expected_max(s, n, v))(s, v))
-  for n in got:
-    assert ours[n] == pytest.approx(got[n], rel=1e-5)
-
-
-def test_best_of_n_without_a_known_truth_has_the_error_of_the_score():
-  score_NK = np.random.default_rng(1).normal(size=(5, 3))
-  got = world_checks.best_of_n(score_NK, None, (3,), expected_max)['3']
-  best = score_NK.max(1)
-  assert got == pytest.approx({'pm_score': best.mean(), 'stderr': best.std(ddof=1) / np.sqrt(5)})

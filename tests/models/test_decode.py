@@ -167,8 +167,28 @@ def test_every_column_has_noise_of_its_own(sampler, text):
 
 
 def test_noise_depends_on_key_and_row_only():
-  np.testing.assert_array_equal(decode.noise(KEY, 4), decode.noise(KEY, 9)[:4])
-  assert len(set(np.asarray(decode.noise(KEY, 9)))) == 9
+  every = decode.noise(KEY, jnp.arange(9))
+  np.testing.assert_array_equal(decode.noise(KEY, jnp.array([7, 2])), every[jnp.array([7, 2])])
+  assert len(set(np.asarray(every))) == 9
+
+
+@pytest.mark.parametrize('blocks', [1, 4])
+def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, text, blocks):
+  """256 rows against the same rows all carried on to the end."""
+  prompt = [np.resize(np.asarray(x), (64, x.shape[1])) for x in text]
+  ends_soon = 3.0 * (np.arange(23) == EOS)[None]
+  model = tiny.model._replace(unembed=lambda *x: tiny.model.unembed(*x) + ends_soon)
+  options = {'max_new_tokens': 12, 'eos_id': EOS, 'pad_id': PAD, 'samples': 4}
+  ours = jax.jit(partial(decode.generate, model, blocks=blocks, **options))(
+    tiny.params, *prompt, KEY)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(decode, 'SHARES', ())
+    plain = jax.jit(partial(decode.generate, model, **options))(tiny.params, *prompt, KEY)
+  length_B = np.asarray(plain.mask_BT).sum(1)
+  assert (length_B > np.sort(length_B)[-16]).any() and np.median(length_B) < length_B.max() / 2
+  np.testing.assert_array_equal(ours.tokens_BT, plain.tokens_BT)
+  np.testing.assert_array_equal(ours.mask_BT, plain.mask_BT)
+  np.testing.assert_allclose(ours.logp_BT, plain.logp_BT, atol=1e-5)
 
 
 def test_refusals(tiny, text):

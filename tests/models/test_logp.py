@@ -57,6 +57,10 @@ def test_start_leaves_out_columns(tiny, text, parts):
   part_BT = run(logp.token_logp, tiny, tokens_BT, valid_BT, start=5)
   np.testing.assert_allclose(part_BT[:, 5:], whole_BT[:, 5:], atol=1e-6)
   np.testing.assert_array_equal(part_BT[:, :5], np.zeros((5, 5)))
+  whole, part = (run(logp.top_logp, tiny, tokens_BT, valid_BT, k=4, start=s) for s in (0, 5))
+  np.testing.assert_allclose(part[0][:, 5:], whole[0][:, 5:], atol=1e-6)
+  np.testing.assert_array_equal(part[1][:, 5:], whole[1][:, 5:])
+  assert not part[0][:, :5].any()
 
 
 def test_nothing_after_a_token_matters(tiny, text):

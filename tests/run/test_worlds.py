@@ -310,6 +310,8 @@ def test_hh_an_answer_that_does_not_fit_is_an_error_or_its_pair_is_left_out(
              f'.*: use {longest + 1} or more')
   with pytest.raises(ValueError, match=message):
     compare(longest, 'error')
+  with pytest.raises(ValueError, match="config.data.long_answers='keep' is unknown: use drop, error"):
+    compare(longest + 1, 'keep')
   whole, facts = compare(longest + 1, 'error')
   assert [keys(v) for v in whole.values()] == [keys(v) for v in made.values()]
   assert not any(facts['too_long'].values()) and capsys.readouterr().out == ''

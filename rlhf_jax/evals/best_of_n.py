@@ -1,0 +1,19 @@
+"""What choosing among n samples gives: score and true reward against n."""
+import numpy as np
+
+
+def table(score_NK, reward_NK, sizes, expected_max):
+  """{n: {pm_score, true_reward, stderr}}: means over prompts of the exact expectation over all
+  n-subsets of the K candidates; stderr is that of the true reward (of the score where there is
+  none) over prompts."""
+  rows = {}
+  for n in sizes:
+    score_N = expected_max(score_NK, n, score_NK)
+    row = {'pm_score': float(np.mean(score_N))}
+    error_N = score_N
+    if reward_NK is not None:
+      error_N = expected_max(score_NK, n, reward_NK)
+      row['true_reward'] = float(np.mean(error_N))
+    row['stderr'] = float(np.std(error_N, ddof=1) / np.sqrt(len(error_N)))
+    rows[str(n)] = row
+  return rows
