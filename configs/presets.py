@@ -13,6 +13,8 @@ LAPTOP = {
   'ppo.kl_coef': (0.02, '0.001 (Bai et al. eq. 4.1)',
                   'at 0.001 a small preference model is over-optimised within 10^4 samples; chosen '
                   'on prompts of the ppo split'),
+  'ppo.kl_horizon': (500, '10,000 samples (Ziegler et al. 2019)',
+                     '10^4 samples in all; used only where a KL budget is set'),
   'distill.learning_rate_factor': (0.7, '0.05 of the pretraining rate (Bai et al. appendix A.1)',
                                    '10^6 tokens instead of 3.5 * 10^8'),
 }
@@ -45,7 +47,7 @@ def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0, name
 def oracle_data():
   """The oracle world. beta: the worker's sharpness, set once so that two workers agree on 63-70% of
   the kept pairs; least_skill: of the world's own answerers, used where no policy is named."""
-  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 300_000, 'dialogues': 12_000,
+  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 280_000, 'dialogues': 12_000,
                      'comparisons': 24_000, 'validation_comparisons': 2_000,
                      'test_comparisons': 4_000, 'beta': 2.0, 'least_skill': 0.5})
 
@@ -64,6 +66,7 @@ def ppo():
   batches, whitening) Stiennon et al. 2020."""
   return ConfigDict({
     'samples': 10_240, 'batch_size': 128, 'passes': 1, 'minibatches': 2, 'prompts': 10_240,
-    'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'), 'clip': 0.2, 'value_clip': 0.2,
+    'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'),
+    'kl_target': 0.0, 'kl_horizon': laptop('ppo.kl_horizon'), 'clip': 0.2, 'value_clip': 0.2,
     'value_coef': 0.5, 'entropy_coef': 0.0, 'discount': 1.0, 'lam': 0.95, 'whiten': True,
     'value_init': 'preference_model'})

@@ -14,8 +14,8 @@ def get_config(arg=''):
   config = ConfigDict({
     'main': 'experiments.pretrain_lm', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
-    'optimizer': presets.optimizer(1e-2, name='muon', b2=0.99), 'steps': 6500,
-    'batch_size': 16, 'length': 64,
+    'optimizer': presets.optimizer(1e-2, name='muon', decay='linear', b2=0.99),
+    'steps': 6000, 'batch_size': 16, 'length': 64,
     'microbatches': 1, 'log_every': 50, 'eval_every': 1000, 'eval_rows': 128,
     'checkpoint_every': 5000})
   return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
@@ -30,5 +30,5 @@ def smoke(config):
 def hh(config):
   config.data = presets.hh_data()
   config.model = presets.model('mini', vocab_size=2048)
-  config.update({'steps': 2000, 'length': 256})
+  config.update({'steps': 2000, 'batch_size': 8, 'length': 256})
   return config

@@ -19,7 +19,7 @@ def get_config(arg=''):
     'optimizer': presets.optimizer(6e-3 * presets.laptop('pm.learning_rate_factor'),
                                    decay='linear'),
     'lm_weight': 1.0, 'epochs': 1, 'batch_size': 32, 'widths': (32, 46), 'microbatches': 1,
-    'baselines': True, 'eval_pairs': 1024, 'log_every': 10, 'eval_every': 50,
+    'baselines': True, 'eval_pairs': 512, 'log_every': 10, 'eval_every': 100,
     'checkpoint_every': 500})
   return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
 

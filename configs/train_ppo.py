@@ -19,7 +19,7 @@ def get_config(arg=''):
     'policy': 'runs/policy', 'preference_model': 'runs/pm',
     'optimizer': presets.optimizer(6e-3 * presets.laptop('ppo.learning_rate_factor'), warmup=0.2,
                                    decay='linear'),
-    'ppo': presets.ppo(), 'microbatches': 1, 'eval_prompts': 512, 'eval_every': 2, 'log_every': 1,
+    'ppo': presets.ppo(), 'microbatches': 1, 'eval_prompts': 512, 'eval_every': 3, 'log_every': 1,
     'checkpoint_every': 32})
   return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
 
@@ -41,6 +41,11 @@ def hh(config):
 def sweep_kl():
   """KL coefficients in one compiled program: the frontier of true reward against KL."""
   return [{'group': 'kl', 'ppo.kl_coef': coef} for coef in (0.0, 0.01, 0.03, 0.1, 0.3)]
+
+
+def sweep_budget():
+  """KL budgets in nats, held by an adaptive coefficient, in one compiled program."""
+  return [{'group': 'budget', 'ppo.kl_target': nats} for nats in (0.25, 0.5, 1.0, 2.0)]
 
 
 def sweep_seeds():

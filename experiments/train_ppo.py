@@ -92,8 +92,10 @@ def run_group(configs, workdirs):
   state = train(
     configs, workdirs, label='ppo', steps=steps, mesh=mesh,
     specs=specs, init=init, optimizer=optimizer,
-    update=ppo.reported(step.passes(update, p.passes, p.minibatches), tokenizer.end_id),
-    host=host, device=rollout, extra=lambda c: {'kl_coef': c.ppo.kl_coef}, frozen=frozen,
+    update=ppo.reported(step.passes(update, p.passes, p.minibatches, ppo.kl_controller(p.kl_horizon)),
+                        tokenizer.end_id),
+    host=host, device=rollout, frozen=frozen,
+    extra=lambda c: {'kl_coef': c.ppo.kl_coef, 'kl_target': c.ppo.kl_target},
     evaluate=lambda state, frozen: evals.means(rows)(state.params['policy'], frozen, noise),
     tokenizer=tokenizer, show=('score', 'k1', 'response_length'))
   measure = jax.jit(rows)

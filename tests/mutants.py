@@ -152,6 +152,10 @@ MUTANTS = [
     Mutant(KL, 'target - 1, -0.2, 0.2)', 'target - 1, -1.0, 1.0)',
            TEST_KL + 'adaptive_coefficient'),
     Mutant(KL, '(1 + error', '(1 - error', TEST_KL + 'adaptive_coefficient'),
+    Mutant(PPO, "jnp.where(extra['kl_target'] > 0, coef, extra['kl_coef'])", 'coef',
+           TEST_PPO + 'a_kl_budget_moves_the_coefficient'),
+    Mutant(PPO, 'masked.mean(_sequence_k1(rollout), rollout.weight_B)', '_sequence_k1(rollout).mean()',
+           TEST_PPO + 'a_kl_budget_moves_the_coefficient'),
 
     Mutant(PREFERENCE, 'label_B * jax.nn.softplus(-gap_B)', 'label_B * jax.nn.softplus(gap_B)',
            TEST_PREFERENCE + 'weighted_soft_labels_by_hand'),

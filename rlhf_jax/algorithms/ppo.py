@@ -118,6 +118,27 @@ def ratio_statistics(logp_BT, old_logp_BT, weight_BT, clip):
           'approx_kl': (weight_BT * kl.k3(0.0, log_ratio_BT)).sum()}
 
 
+def kl_controller(horizon):
+  """after(state, batch, metrics) -> extra, for `core.step.passes`: steers the KL to a budget.
+
+  Where extra['kl_target'] is above 0, extra['kl_coef'] follows Ziegler et al. 2019 by the k1 of the
+  rollout, nats per sequence; horizon: in samples. Where it is 0 the coefficient stays, as in Bai et
+  al. 2022.
+  """
+  def after(state, batch, metrics):
+    rollout, extra = batch.rollout, state.extra
+    observed = masked.mean(_sequence_k1(rollout), rollout.weight_B)
+    target = jnp.where(extra['kl_target'] > 0, extra['kl_target'], 1.0)
+    coef = kl.adaptive_coefficient(extra['kl_coef'], observed, target, horizon,
+                                   rollout.weight_B.shape[0])
+    return extra | {'kl_coef': jnp.where(extra['kl_target'] > 0, coef, extra['kl_coef'])}
+  return after
+
+
+def _sequence_k1(rollout):
+  return kl.sequence(kl.k1(rollout.logp_BT, rollout.ref_logp_BT), rollout.mask_BT)
+
+
 def explained_variance(value_BT, return_BT, mask_BT):
   """Share of the variance of the returns that the values explain: 1 is perfect, 0 is a constant.
 
@@ -132,9 +153,9 @@ def explained_variance(value_BT, return_BT, mask_BT):
 def diagnostics(rollout, end_id):
   """The health of a rollout, over its weighted rows.
 
-  Score, KL in nats per sequence (k1 and k3), entropy in nats per token (mean of -logp), length in
-  tokens, shares of truncated answers (no end token) and of empty ones (nothing but the end token),
-  and the largest gap between the sampler's log-probs and the recomputed ones.
+  Score, KL in nats per sequence (k1 and k3) and its coefficient, entropy in nats per token (mean of
+  -logp), length in tokens, shares of truncated answers (no end token) and of empty ones (nothing but
+  the end token), and the largest gap between the sampler's log-probs and the recomputed ones.
   """
   mask_BT, weight_B = rollout.mask_BT, rollout.weight_B
   length_B = mask_BT.sum(axis=1)
@@ -143,8 +164,9 @@ def diagnostics(rollout, end_id):
   gap_BT = jnp.abs(kl.k1(rollout.logp_BT, rollout.sampled_logp_BT))
   row_values = {
       'score': rollout.score_B,
-      'k1': kl.sequence(kl.k1(rollout.logp_BT, rollout.ref_logp_BT), mask_BT),
+      'k1': _sequence_k1(rollout),
       'k3': kl.sequence(kl.k3(rollout.logp_BT, rollout.ref_logp_BT), mask_BT),
+      'kl_coef': rollout.kl_coef_B,
       'response_length': length_B,
       'truncated': ~ended_B,
       'empty': ended_B & (length_B == 1)}

@@ -12,7 +12,8 @@ from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.models import sizes, transformer
 from rlhf_jax.run import checkpoint
 
-MAY_VARY = ('seed', 'optimizer.learning_rate', 'ppo.kl_coef')   # inside one compiled program
+MAY_VARY = ('seed', 'optimizer.learning_rate', 'ppo.kl_coef',
+            'ppo.kl_target')              # inside one compiled program
 
 
 class Role(NamedTuple):

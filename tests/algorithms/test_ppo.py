@@ -1,4 +1,6 @@
 """PPO: rewards, experience, losses and diagnostics by hand, identities and invariances."""
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -275,15 +277,32 @@ def test_diagnostics_by_hand():
       sampled_logp_BT=-ones_BT + [[9, 0, 0.25, 0], [9, 9, -0.5, 0], [9, 0, 9, 9], [9, 9, 9, 9]],
       ref_logp_BT=-ones_BT - np.float32(np.log(2)), value_BT=0 * ones_BT,
       score_B=np.array([1, 2, 6, 100], np.float32), weight_B=np.array([1, 1, 1, 0], np.float32),
-      kl_coef_B=np.zeros(4), group_B=np.zeros(4, int), index_B=np.arange(4))
+      kl_coef_B=np.array([0.1, 0.2, 0.3, 9]), group_B=np.zeros(4, int), index_B=np.arange(4))
   got = jax.jit(ppo.diagnostics)(rollout, END)
-  expected = {'score': 3, 'response_length': 2, 'truncated': 1 / 3, 'empty': 1 / 3,
+  expected = {'score': 3, 'kl_coef': 0.2, 'response_length': 2, 'truncated': 1 / 3, 'empty': 1 / 3,
               'entropy_per_token': 1, 'logp_gap': 0.5,
               'k1': 2 * np.log(2),                       # 2 tokens a row of ln 2 each
               'k3': 2 * (0.5 - 1 + np.log(2))}           # the ratio ref / pi is 1/2
   assert got.keys() == expected.keys()
   for name, value in expected.items():
     assert float(got[name]) == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.mark.parametrize(('target', 'factor'),
+                         [(0.0, 1.0), (1.0, 1.02), (8.0, 0.98), (3.9, 1 + 0.1 / 39)])
+def test_a_kl_budget_moves_the_coefficient(target, factor):
+  """4 answers at 4 nats each (weight 0 hides one at 40), horizon 40: the error times 4 / 40."""
+  mask_BT = np.array([[0, 1, 1], [0, 1, 0], [0, 1, 1], [0, 1, 1]], np.float32)
+  rollout = jax.tree.map(lambda x: x[:, :3] if x.ndim == 2 else x, make_rollout()).replace(
+      mask_BT=mask_BT, ref_logp_BT=-np.ones((4, 3), np.float32),
+      logp_BT=np.array([[9, 0, 2], [9, 3, 9], [9, 1, 1], [9, 9, 29]], np.float32),
+      weight_B=np.array([1, 1, 1, 0], np.float32))
+  batch = ppo.Experience(rollout, mask_BT, mask_BT, mask_BT)
+  extra = {'kl_coef': jnp.float32(0.5), 'kl_target': jnp.float32(target), 'learning_rate': 1.0}
+  new = jax.jit(lambda extra, batch: ppo.kl_controller(40)(SimpleNamespace(extra=extra), batch, {}))(
+      extra, batch)
+  assert float(new['kl_coef']) == pytest.approx(0.5 * factor, rel=1e-5)
+  assert float(new['kl_target']) == pytest.approx(target) and float(new['learning_rate']) == 1
 
 
 def test_a_one_token_answer_without_an_end_is_truncated_and_not_empty():
