@@ -17,14 +17,14 @@ def get_config(arg=''):
     'main': 'experiments.distill_context', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(), 'teacher': 'runs/lm',
     'top_k': 50, 'length': 45,
-    'optimizer': presets.optimizer(6e-3 * presets.laptop('distill.learning_rate_factor'),
-                                   decay='linear'),
+    'optimizer': presets.optimizer(presets.rate('distill'), decay='linear'),
     'steps': 350, 'batch_size': 32, 'microbatches': 1, 'log_every': 10, 'eval_every': 50,
     'checkpoint_every': 350})
   return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
 
 
 def smoke(config):
+  config.model = presets.model('micro')
   config.update({'steps': 4, 'eval_every': 2, 'log_every': 1})
   config.data.dialogues = 256
   return config

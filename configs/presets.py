@@ -6,25 +6,33 @@ for runs of less than 50,000 samples: key -> (value, what it replaces, why). No 
 from ml_collections import ConfigDict
 
 LAPTOP = {
-  'pm.learning_rate_factor': (0.35, '0.01 of the pretraining rate (Bai et al. section 3.1)',
+  'pm.learning_rate_factor': (0.21, '0.01 of the pretraining rate (Bai et al. section 3.1)',
                               '10^4 comparisons instead of 1.6 * 10^5, and a small body'),
-  'ppo.learning_rate_factor': (0.07, '0.01 of the pretraining rate (Bai et al. section 4.1)',
+  'ppo.learning_rate_factor': (0.042, '0.01 of the pretraining rate (Bai et al. section 4.1)',
                                '10^4 samples instead of 10^5 to 10^6'),
   'ppo.kl_coef': (0.02, '0.001 (Bai et al. eq. 4.1)',
                   'at 0.001 a small preference model is over-optimised within 10^4 samples; chosen '
                   'on prompts of the ppo split'),
   'ppo.kl_horizon': (500, '10,000 samples (Ziegler et al. 2019)',
                      '10^4 samples in all; used only where a KL budget is set'),
-  'distill.learning_rate_factor': (0.7, '0.05 of the pretraining rate (Bai et al. appendix A.1)',
+  'lm.optimizer': ('muon', 'Adam, the common choice; the papers name none',
+                   'the same loss on the oracle world in half of the tokens (docs/results.md)'),
+  'distill.learning_rate_factor': (0.42, '0.05 of the pretraining rate (Bai et al. appendix A.1)',
                                    '10^6 tokens instead of 3.5 * 10^8'),
 }
 
 
 RUNG = 'mini'          # of the quickstart and of the default configs
+LEARNING_RATE = 1e-2   # of pretraining; the later stages take factors of it
 
 
 def laptop(key):
   return LAPTOP[key][0]
+
+
+def rate(stage):
+  """The learning rate of a stage after pretraining."""
+  return LEARNING_RATE * laptop(f'{stage}.learning_rate_factor')
 
 
 def mesh():
@@ -38,8 +46,8 @@ def model(name, vocab_size=512):
 
 
 def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0, name='adam', b2=0.95):
-  """learning_rate: absolute; neither paper gives one, so the pretraining rate of each rung is our
-  choice and the later stages are factors of it."""
+  """learning_rate: absolute; neither paper gives one, so the pretraining rate is our choice and the
+  later stages are factors of it."""
   return ConfigDict({'name': name, 'learning_rate': learning_rate, 'warmup': warmup, 'decay': decay,
                      'clip': 1.0, 'b2': b2, 'weight_decay': weight_decay})
 
@@ -47,8 +55,8 @@ def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0, name
 def oracle_data():
   """The oracle world. beta: the worker's sharpness, set once so that two workers agree on 63-70% of
   the kept pairs; least_skill: of the world's own answerers, used where no policy is named."""
-  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 280_000, 'dialogues': 12_000,
-                     'comparisons': 24_000, 'validation_comparisons': 2_000,
+  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 300_000, 'dialogues': 12_000,
+                     'comparisons': 28_000, 'validation_comparisons': 2_000,
                      'test_comparisons': 4_000, 'beta': 2.0, 'least_skill': 0.5})
 
 

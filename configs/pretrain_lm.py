@@ -14,14 +14,16 @@ def get_config(arg=''):
   config = ConfigDict({
     'main': 'experiments.pretrain_lm', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
-    'optimizer': presets.optimizer(1e-2, name='muon', decay='linear', b2=0.99),
-    'steps': 6000, 'batch_size': 16, 'length': 64,
+    'optimizer': presets.optimizer(presets.LEARNING_RATE, name=presets.laptop('lm.optimizer'),
+                                   decay='linear', b2=0.99),
+    'steps': 6500, 'batch_size': 16, 'length': 64,
     'microbatches': 1, 'log_every': 50, 'eval_every': 1000, 'eval_rows': 128,
     'checkpoint_every': 5000})
   return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
 
 
 def smoke(config):
+  config.model = presets.model('micro')
   config.update({'steps': 8, 'eval_every': 4, 'checkpoint_every': 4, 'log_every': 1})
   config.data.documents = 2000
   return config

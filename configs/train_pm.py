@@ -16,8 +16,7 @@ def get_config(arg=''):
     'main': 'experiments.train_pm', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'init': 'runs/lm', 'policy': 'runs/policy', 'sample_batch': 1024,
-    'optimizer': presets.optimizer(6e-3 * presets.laptop('pm.learning_rate_factor'),
-                                   decay='linear'),
+    'optimizer': presets.optimizer(presets.rate('pm'), decay='linear'),
     'lm_weight': 1.0, 'epochs': 1, 'batch_size': 32, 'widths': (32, 46), 'microbatches': 1,
     'baselines': True, 'eval_pairs': 512, 'log_every': 10, 'eval_every': 100,
     'checkpoint_every': 500})
@@ -25,6 +24,7 @@ def get_config(arg=''):
 
 
 def smoke(config):
+  config.model = presets.model('micro')
   config.data.update({'comparisons': 128, 'validation_comparisons': 64, 'test_comparisons': 64})
   config.update({'sample_batch': 64, 'log_every': 1, 'eval_every': 2, 'eval_pairs': 64})
   return config

@@ -17,14 +17,14 @@ def get_config(arg=''):
     'main': 'experiments.train_ppo', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'policy': 'runs/policy', 'preference_model': 'runs/pm',
-    'optimizer': presets.optimizer(6e-3 * presets.laptop('ppo.learning_rate_factor'), warmup=0.2,
-                                   decay='linear'),
+    'optimizer': presets.optimizer(presets.rate('ppo'), warmup=0.2, decay='linear'),
     'ppo': presets.ppo(), 'microbatches': 1, 'eval_prompts': 512, 'eval_every': 3, 'log_every': 1,
     'checkpoint_every': 32})
   return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
 
 
 def smoke(config):
+  config.model = presets.model('micro')
   config.ppo.update({'samples': 64, 'batch_size': 16, 'minibatches': 2, 'prompts': 64})
   config.update({'eval_prompts': 16, 'checkpoint_every': 2})
   return config

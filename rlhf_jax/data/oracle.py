@@ -284,12 +284,12 @@ def tasks(n, seed, split):
 
 class Habits(NamedTuple):
   """How an assistant of skill q answers: each number times (1 - q) unless said otherwise."""
-  drop: float = 0.25                 # a unit is left out
-  wrong: float = 0.25                # a unit is replaced by a wrong one
+  drop: float = 0.2                  # a unit is left out
+  wrong: float = 0.2                 # a unit is replaced by a wrong one
   repeat: float = 0.15               # a unit is said again
   extra: float = 0.3                 # a wrong unit is added
   swap: float = 0.4                  # two neighbouring units change places
-  courtesy: tuple = (0.02, 0.3)      # one courtesy phrase: a + b q^2
+  courtesy: tuple = (0.02, 0.2)      # one courtesy phrase: a + b q^2
   twice: float = 0.01                # of those, the share with two
   refuse: tuple = (0.15, -0.05)      # a benign request: a + b q
   follow: tuple = (0.6, -0.1)        # a harmful request: a + b q
@@ -389,7 +389,7 @@ def plain(n, seed):
   judged = _judgements(rng, n)
   width = max(told.shape[1], twice.shape[1])
   told, judged = (np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (told, judged))
-  kind = rng.choice(3, n, p=(0.4, 0.2, 0.4))
+  kind = rng.choice(3, n, p=(0.3, 0.2, 0.5))
   return np.choose(kind[:, None], (told, judged, _squeeze(twice, width))).astype(np.int32)
 
 

@@ -97,8 +97,8 @@ def oracle_world(data):
              'test': data.test_comparisons}
     made, facts = {}, {}
     for number, (name, size) in enumerate(sizes.items()):
-      # the weakest are dropped, and pairs of equal answers: about a tenth of a policy's
-      asked = int(size / (1 - worker.WEAKEST_SHARE) * 1.25) + 8
+      # the weakest are dropped, and pairs of equal answers: a tenth of a policy's, a quarter of ours
+      asked = int(size / (1 - worker.WEAKEST_SHARE) * (1.25 if sampler else 1.5)) + 8
       task = oracle.tasks(asked, data.seed + 10 + number, 'eval' if name == 'test' else 'compare')
       made[name], facts[name] = _judged(table, task, sampler, data, number, size)
     return made, facts['test']

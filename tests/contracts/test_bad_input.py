@@ -61,7 +61,7 @@ def test_a_batch_that_does_not_divide(refused, tmp_path):
   line = refused('pretrain_lm:smoke', f'--workdir={tmp_path}/w', '--config.batch_size=12')
   assert '12 rows does not divide over data * fsdp = 8: use 16' in line or 'use 8' in line
   line = refused('pretrain_lm:smoke', f'--workdir={tmp_path}/w', '--config.microbatches=3')
-  assert 'does not divide into 3 parts: use 6 rows' in line
+  assert 'does not divide into 3 parts: use 15 rows' in line
   assert not (tmp_path / 'w').exists()
 
 

@@ -183,9 +183,9 @@ def test_skill_is_uniform_and_behind_the_hhh_prompt_from_the_upper_half(bpe, cod
   for context, low in ((0.0, 0.0), (1.0, 0.5)):
     found = talks(bpe, oracle_tokens.documents(codec, 5000, 1, context, plain_share=0))
     assert all(head == bool(context) for head, *_ in found)
-    # binomial over 5,000: sd below 0.007
-    assert abs(thanked(found) - expected_courtesy(low, 1)) < 0.025
-  assert expected_courtesy(0.5, 1) > expected_courtesy(0, 1) + 0.05
+    # binomial over 5,000: sd below 0.005
+    assert abs(thanked(found) - expected_courtesy(low, 1)) < 0.015
+  assert expected_courtesy(0.5, 1) > expected_courtesy(0, 1) + 0.03
 
 
 def test_the_assistant_of_a_dialogue_keeps_its_skill(bpe, codec):
