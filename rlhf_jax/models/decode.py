@@ -12,8 +12,7 @@ from flax import struct
 from rlhf_jax.core import align
 from rlhf_jax.models.logp import log_probs, pick
 
-SHARES = 4, 16             # rows are left behind when a 4th of them is unfinished, and a 16th
-LEAST_ROWS = 8             # of a block; fewer gain nothing
+LEAST_ROWS = 8             # of a block; fewer are not worth a loop of their own
 
 
 @struct.dataclass
@@ -26,12 +25,13 @@ class Sample:
 
 
 def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, temperature=1.0,
-             top_p=1.0, eos_id, pad_id, samples=1, blocks=1):
+             top_p=1.0, eos_id, pad_id, samples=1, blocks=1, shares=(4, 16)):
   """`samples` answers to each prompt, rows prompt-major -> Sample of P + max_new_tokens columns.
 
   Every prompt holds a valid token. Stops when every row has ended. To be jitted by the caller;
-  max_new_tokens, samples, top_p, blocks and the ids are static. blocks: parts of the rows that are
-  compacted each in its place, as many as devices hold rows (`core.mesh.batch_shards`).
+  all but params, prompts, key and temperature are static. shares: ended rows are left behind when a
+  4th of all is unfinished, and again at a 16th. blocks: parts of the rows that are compacted each in
+  its place, as many as devices hold rows (`core.mesh.batch_shards`).
   """
   width = prompt_BP.shape[1]
   if width < 1 or max_new_tokens < 1 or samples < 1 or not 0.0 < top_p <= 1.0:
@@ -59,7 +59,7 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
          'logp': jnp.zeros(shape)}
   carry = jnp.int32(0), out, (jnp.arange(rows), jnp.zeros(rows, bool), hidden_BD, cache)
   blocks = blocks if rows % blocks == 0 else 1
-  fewer = [rows // blocks // share for share in SHARES]
+  fewer = [rows // blocks // share for share in shares]
   for few in [f for f in fewer if f >= LEAST_ROWS] + [0]:
     def more(carry, few=few):
       n, _, (_, ended_B, *_) = carry

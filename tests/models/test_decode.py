@@ -181,9 +181,7 @@ def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, text, bl
   options = {'max_new_tokens': 12, 'eos_id': EOS, 'pad_id': PAD, 'samples': 4}
   ours = jax.jit(partial(decode.generate, model, blocks=blocks, **options))(
     tiny.params, *prompt, KEY)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(decode, 'SHARES', ())
-    plain = jax.jit(partial(decode.generate, model, **options))(tiny.params, *prompt, KEY)
+  plain = jax.jit(partial(decode.generate, model, shares=(), **options))(tiny.params, *prompt, KEY)
   length_B = np.asarray(plain.mask_BT).sum(1)
   assert (length_B > np.sort(length_B)[-16]).any() and np.median(length_B) < length_B.max() / 2
   np.testing.assert_array_equal(ours.tokens_BT, plain.tokens_BT)
