@@ -459,7 +459,7 @@ MUTANTS = [
     Mutant(OPTIM, "if 'layers' not in spec.axes or len(sides) < 2:", 'if len(sides) < 2:',
            TEST_OPTIM + 'muon_equals_a_loop_and_leaves_the_rest_to_adam'),
     Mutant(OPTIM, 'p.ndim > 1', 'p.ndim > 0', TEST_OPTIM + 'adam_equals_a_loop'),
-    Mutant(OPTIM, '[optax.clip_by_global_norm(clip)]', '[optax.clip(clip)]',
+    Mutant(OPTIM, '[optax.clip_by_global_norm(norm)]', '[optax.clip(norm)]',
            TEST_OPTIM + 'adam_equals_a_loop'),
 
     Mutant(ALIGN, 'jnp.pad(seen_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)', 'seen_BT',
