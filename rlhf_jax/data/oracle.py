@@ -237,7 +237,7 @@ def _how(rng, n, held_out):
 
 def _verb_and_object(rng, n, held_out):
   """(verb_N1, object_N1, harmful_N): half harmful. The benign half takes one of the two harmful
-  words as often as the other, so a verb or an object alone says little."""
+  words as often as the other: with such a verb, or such an object, two of three requests do harm."""
   size = _VERB_IDS.shape[1]
   harmful = rng.random(n) < 0.5
   mild_verb = ~harmful & (rng.random(n) < 0.5)

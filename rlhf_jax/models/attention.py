@@ -7,8 +7,8 @@ def attention(q_BTHK, k_BTHK, v_BTHK, group_BT):
   """Causal attention among the tokens of one group -> BTHK.
 
   Padding is a group of its own, so every column attends at least to itself: no empty softmax, no
-  NaN, and no way from padding into text. Heads go before time: on CPU the products of a training
-  step take two thirds of the time so.
+  NaN, and no way from padding into text. Heads go before time: on CPU that is up to a third
+  faster, forwards and backwards (64 rows of 46 columns, 3 heads).
   """
   time = group_BT.shape[1]
   causal_TT = jnp.tril(jnp.ones((time, time), bool))
