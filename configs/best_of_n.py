@@ -6,8 +6,8 @@
 Over-optimisation without any reinforcement learning: a small model that saw 1,000 comparisons, made by
 pretrain_lm --config.model.name=micro and train_pm --config.model.name=micro
 --config.data.comparisons=1000, against the default one.
-Expected: the true reward peaks at n = 32 with the small one and falls below that of n = 1 at 1,024; with
-the default one it peaks at n = 64. 1 minute each on 2 cores.
+Expected: the true reward peaks at n = 32 with the small one and falls below that of n = 1 at 1,024;
+with the default one it peaks at n = 64. 1 minute each on 2 cores.
 """
 from ml_collections import ConfigDict
 
