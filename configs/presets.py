@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 LAPTOP = {
   'pm.learning_rate_factor': (0.21, '0.01 of the pretraining rate (Bai et al. section 3.1)',
                               '10^4 comparisons instead of 1.6 * 10^5, and a small body'),
-  'ppo.learning_rate_factor': (0.042, '0.01 of the pretraining rate (Bai et al. section 4.1)',
+  'ppo.learning_rate_factor': (0.025, '0.01 of the pretraining rate (Bai et al. section 4.1)',
                                '10^4 samples instead of 10^5 to 10^6'),
   'ppo.kl_coef': (0.02, '0.001 (Bai et al. eq. 4.1)',
                   'at 0.001 a small preference model is over-optimised within 10^4 samples; chosen '
