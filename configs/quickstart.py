@@ -2,7 +2,7 @@
 
   python -m experiments.quickstart --config=configs/quickstart.py --workdir=runs/quickstart
   :smoke  a minute on a CPU, nothing to learn from;  :hh  published data (RLHF_DATA_DIR or download)
-Expected on 2 cores: 6.8 minutes; docs/results.md has the numbers.
+Expected on 2 cores: 6 minutes; docs/results.md has the numbers.
 """
 from ml_collections import ConfigDict
 
