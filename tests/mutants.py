@@ -577,6 +577,8 @@ MUTANTS = [
            TEST_TRAIN + 'what_a_group_may_not_vary_and_what_is_finished'),
     Mutant(BUILD, 'donate_argnums=0)', 'donate_argnums=())',
            TEST_TRAINING + 'donation_deletes_the_state_and_the_reference_survives'),
+    Mutant(BUILD, "if o.name not in ('adam', 'muon'):", 'if False:',
+           'contracts/test_bad_input.py::test_an_unknown_optimizer'),
     Mutant(BUILD, 'return next((s for s in tails if', 'return next((whole for s in tails if',
            TEST_SHARDING + 'ppo_on_eight_devices'),
     Mutant(CONFIG, 'if key not in flat:', 'if False:', TEST_CONFIG + 'unknown_keys_name_the_nearest'),

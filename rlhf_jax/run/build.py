@@ -42,13 +42,19 @@ def optimizer(config, steps, specs):
   """The optimiser of `config.optimizer` for parameters of these specs."""
   o = config.optimizer
   factor = optim.schedule(steps, o.warmup, o.decay)
-  if o.name == 'adam':
-    return optim.adam(factor, clip=o.clip, b2=o.b2, weight_decay=o.weight_decay)
-  if o.name == 'muon' and not o.weight_decay:
-    return optim.muon(specs, factor, clip=o.clip, b2=o.b2)
   if o.name == 'muon':
+    return optim.muon(specs, factor, clip=o.clip, b2=o.b2)
+  return optim.adam(factor, clip=o.clip, b2=o.b2, weight_decay=o.weight_decay)
+
+
+def check_optimizer(config):
+  """Refuses settings that `optimizer` does not know, before anything is written."""
+  o = config.optimizer
+  optim.schedule(1, decay=o.decay)
+  if o.name not in ('adam', 'muon'):
+    raise ValueError(f'config.optimizer.name={o.name!r} is unknown: use adam, muon')
+  if o.name == 'muon' and o.weight_decay:
     raise ValueError(f'config.optimizer.weight_decay={o.weight_decay} is for adam only: set it to 0')
-  raise ValueError(f'config.optimizer.name={o.name!r} is unknown: use adam, muon')
 
 
 def place(tree, specs, mesh):

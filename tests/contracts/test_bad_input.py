@@ -65,6 +65,15 @@ def test_a_batch_that_does_not_divide(refused, tmp_path):
   assert not (tmp_path / 'w').exists()
 
 
+def test_an_unknown_optimizer(refused, tmp_path):
+  for setting, says in (('name=lion', "config.optimizer.name='lion' is unknown: use adam, muon"),
+                        ('decay=step', "schedule 'step' is unknown"),
+                        ('weight_decay=0.1', 'config.optimizer.weight_decay=0.1 is for adam only')):
+    line = refused('pretrain_lm:smoke', f'--workdir={tmp_path}/w', f'--config.optimizer.{setting}')
+    assert says in line
+    assert not (tmp_path / 'w').exists()
+
+
 def test_an_impossible_mesh(refused, tmp_path):
   line = refused('pretrain_lm:smoke', f'--workdir={tmp_path}/w', '--config.mesh.tensor=3')
   assert 'does not fit 8 devices' in line

@@ -28,8 +28,9 @@ class Points:
 
 
 def config(**changes):
-  made = ConfigDict({'seed': 0, 'optimizer': {'learning_rate': 0.1}, 'ppo': {'kl_coef': 0.0},
-                     'batch_size': 8, 'log_every': 1, 'eval_every': 2, 'checkpoint_every': 2})
+  optimizer = {'name': 'adam', 'learning_rate': 0.1, 'decay': 'linear', 'weight_decay': 0.0}
+  made = ConfigDict({'seed': 0, 'optimizer': optimizer, 'ppo': {'kl_coef': 0.0}, 'batch_size': 8,
+                     'log_every': 1, 'eval_every': 2, 'checkpoint_every': 2})
   for key, value in changes.items():
     made.update_from_flattened_dict({key.replace('__', '.'): value})
   return made
