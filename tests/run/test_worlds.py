@@ -231,7 +231,7 @@ def hh_data(tmp_path_factory):
 
 def write(path, lines):
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(gzip.compress('\n'.join(map(json.dumps, lines)).encode()))
+  path.write_bytes(gzip.compress('\n'.join(map(json.dumps, lines)).encode(), mtime=0))
 
 
 @pytest.fixture(scope='module')
