@@ -37,8 +37,7 @@ def run(config, workdir):
   reward_NK = (sample.true_rewards(world.reward(policy.tokenizer), prompts, made)
                if world.reward else None)
   sizes = [2 ** i for i in range(config.samples.bit_length()) if 2 ** i <= config.samples]
-  expected = jax.jit(jax.vmap(best_of_n.expected_max, in_axes=(0, None, 0)), static_argnums=1)
-  table = evals.table(score_NK, reward_NK, sizes, expected)
+  table = evals.table(score_NK, reward_NK, sizes)
   rows = [{'n': n, 'KL (nats)': best_of_n.kl(int(n))} | row for n, row in table.items()]
   print(tables.text_table(rows))
   columns = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != 'n'}

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from experiments import distill_context, pretrain_lm, train_pm, train_ppo
-from rlhf_jax.algorithms import best_of_n
 from rlhf_jax.analysis import fits, pipeline_report, tables
 from rlhf_jax.core import rundir
 from rlhf_jax.evals import best_of_n as evals
@@ -96,8 +95,7 @@ def evaluate(config, folder, done, found):
   judge = build.role(folder['pm'], mesh, lambda model: heads.scalar(model))
   score = preference_model(judge.model, judge.tokenizer.eoc_id)
   score_NK = sample.scores(score, judge.params, prompts, made, mesh)
-  table = evals.table(score_NK, reward_NK, SIZES, lambda score, n, value: jax.vmap(
-    lambda s, v: best_of_n.expected_max(s, n, v))(score, value))
+  table = evals.table(score_NK, reward_NK, SIZES)
   curve = rundir.read_metrics(folder['ppo'], 'eval/kl', 'eval/score')
   early = fits.early_part(curve['eval/score'])
   law = fits.sqrt_kl_report(curve['eval/kl'][early], curve['eval/score'][early])

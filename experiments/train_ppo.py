@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.algorithms import ppo
-from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, spec, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
 from rlhf_jax.evals import policy as evals
-from rlhf_jax.models import decode, heads, logp
+from rlhf_jax.models import heads, logp
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.rollout.episodes import episodes
 from rlhf_jax.run import build, worlds
@@ -49,9 +48,7 @@ def run_group(configs, workdirs):
   prompts = world.prompts(tokenizer, 'ppo', p.prompts)
   held = world.prompts(tokenizer, 'eval', config.eval_prompts)
   token_logp = functools.partial(logp.token_logp, model, start=world.prompt_width)
-  generate = functools.partial(
-    decode.generate, model, max_new_tokens=world.answer_width, temperature=p.temperature,
-    eos_id=tokenizer.end_id, pad_id=tokenizer.pad_id, blocks=meshes.batch_shards(mesh))
+  generate = build.sampler(initial, world.answer_width, mesh, temperature=p.temperature)
 
   def value(params, tokens_BT, valid_BT):
     return heads.before(critic.apply(params, tokens_BT, valid_BT), valid_BT)

@@ -368,7 +368,7 @@ MUTANTS = [
            TEST_CHECKS + 'fit_comparisons'),
     Mutant(CHECKS, '(tokens_BKT == end_id) & (mask_BKT > 0)', '(tokens_BKT == end_id)',
            TEST_CHECKS + 'ended_counts_answers_with_an_end_token_inside_the_mask'),
-    Mutant(EVAL_BEST, 'expected_max(score_NK, n, reward_NK)', 'expected_max(reward_NK, n, reward_NK)',
+    Mutant(EVAL_BEST, '_expected_max(score_NK, n, reward_NK)', '_expected_max(reward_NK, n, reward_NK)',
            TEST_EVAL_BEST + 'the_table_is_the_mean_over_all_subsets'),
     Mutant(EVAL_BEST, 'np.std(error_N, ddof=1)', 'np.std(score_N, ddof=1)',
            TEST_EVAL_BEST + 'the_table_is_the_mean_over_all_subsets'),

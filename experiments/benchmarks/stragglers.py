@@ -6,7 +6,6 @@ Answers differ in length, and a batch that runs until its longest answer has end
 time on rows that have. Prints tokens a second of both and the median ratio with its range.
 """
 import argparse
-import functools
 import time
 
 import jax
@@ -16,7 +15,6 @@ from ml_collections import ConfigDict
 from rlhf_jax.analysis import tables
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir
-from rlhf_jax.models import decode
 from rlhf_jax.run import build, worlds
 
 
@@ -31,10 +29,8 @@ def main():
   world = worlds.make(config.data)
   prompts = world.prompts(policy.tokenizer, 'eval', args.rows)
   rows = meshes.put_batch((prompts.tokens_NP, prompts.valid_NP), mesh)
-  run = {name: jax.jit(functools.partial(
-    decode.generate, policy.model, max_new_tokens=world.answer_width, eos_id=policy.tokenizer.end_id,
-    pad_id=policy.tokenizer.pad_id, blocks=meshes.batch_shards(mesh), shares=shares))
-    for name, shares in (('all rows to the end', ()), ('unfinished rows alone', (4, 16)))}
+  run = {name: jax.jit(build.sampler(policy, world.answer_width, mesh, shares=shares))
+         for name, shares in (('all rows to the end', ()), ('unfinished rows alone', (4, 16)))}
   speed, length_B = {name: [] for name in run}, None
   for repeat in range(args.repeats + 1):                         # the first one compiles
     for name, sample in run.items():

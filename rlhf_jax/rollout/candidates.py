@@ -12,13 +12,14 @@ class Candidates:
   score_BK: jax.Array
 
 
-def candidates(params, score_params, prompt_BP, prompt_valid_BP, key, samples, *, generate, score):
-  """K = samples answers to each prompt and their scores; score None gives zeros.
+def candidates(params, score_params, prompt_BP, prompt_valid_BP, key, *, generate, score):
+  """The answers of `generate` to each prompt and their scores; score None gives zeros.
 
-  generate(params, prompt, valid, key, samples) -> Sample shares one prefill among the K.
+  generate(params, prompt, valid, key) -> Sample with K rows a prompt, from one prefill.
   """
   rows, width = prompt_BP.shape
-  sample = generate(params, prompt_BP, prompt_valid_BP, key, samples)
+  sample = generate(params, prompt_BP, prompt_valid_BP, key)
+  samples = sample.tokens_BT.shape[0] // rows
   prompt_valid = jnp.repeat(prompt_valid_BP, samples, axis=0)
   valid_NT = jnp.concatenate([prompt_valid, sample.mask_BT[:, width:]], axis=1)
   score_N = (jnp.zeros(rows * samples) if score is None

@@ -1,4 +1,5 @@
 """From checked configs to compiled, sharded functions. The inner layers never see a config."""
+import functools
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec
 from rlhf_jax.data import tokenizer as tokenizers
-from rlhf_jax.models import sizes, transformer
+from rlhf_jax.models import decode, sizes, transformer
 from rlhf_jax.run import checkpoint
 
 MAY_VARY = ('seed', 'optimizer.learning_rate', 'ppo.kl_coef',
@@ -73,6 +74,13 @@ def role(workdir, mesh, wrap=lambda model: model, part=None):
                           spec.abstract(network.spec), shardings)
   params = checkpoint.load_params(workdir, abstract, part, meshes.replicated(mesh))
   return Role(network, params, tokenizer, network.spec)
+
+
+def sampler(role, answer_width, mesh, **options):
+  """`decode.generate` for this network and its tokenizer, rows compacted device by device."""
+  return functools.partial(
+    decode.generate, role.model, max_new_tokens=answer_width, eos_id=role.tokenizer.end_id,
+    pad_id=role.tokenizer.pad_id, blocks=meshes.batch_shards(mesh), **options)
 
 
 def check_same_model(config, workdir):

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core.types import PreferenceBatch
 from rlhf_jax.data import batches
-from rlhf_jax.models import decode
 from rlhf_jax.run import build
 
 
@@ -28,13 +27,7 @@ def load(config, base, world, mesh):
 
 def pair_sampler(policy, answer_width, batch_size, mesh):
   """sampler(tokens_NP, valid_NP, seed) -> (answer tokens_NKT, mask_NKT) with K = 2."""
-  tokenizer = policy.tokenizer
-
-  @jax.jit
-  def two(params, tokens, valid, key):
-    return decode.generate(policy.model, params, tokens, valid, key, samples=2,
-                           max_new_tokens=answer_width, eos_id=tokenizer.end_id,
-                           pad_id=tokenizer.pad_id, blocks=meshes.batch_shards(mesh))
+  two = jax.jit(build.sampler(policy, answer_width, mesh, samples=2))
 
   def sampler(tokens_NP, valid_NP, seed):
     n, width = tokens_NP.shape

@@ -8,8 +8,8 @@ from tqdm import tqdm
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core.random import key_for
 from rlhf_jax.evals import policy as evals
-from rlhf_jax.models import decode
 from rlhf_jax.rollout.candidates import Candidates, candidates
+from rlhf_jax.run import build
 
 
 def answers(policy, prompts, samples, answer_width, mesh, *, key, score=None, score_params=None,
@@ -19,23 +19,16 @@ def answers(policy, prompts, samples, answer_width, mesh, *, key, score=None, sc
   policy: a `build.Role`. score: a Score, None for zeros. rows: answers sampled at once, which
   bounds the memory of the cache; the noise depends on it.
   """
-  tokenizer, parts = policy.tokenizer, meshes.batch_shards(mesh)
-
-  def generate(params, prompt, valid, key, samples):
-    return decode.generate(policy.model, params, prompt, valid, key, samples=samples,
-                           max_new_tokens=answer_width, eos_id=tokenizer.end_id,
-                           pad_id=tokenizer.pad_id, blocks=parts)
-
-  run = jax.jit(functools.partial(candidates, generate=generate, score=score),
-                static_argnames='samples')
+  parts = meshes.batch_shards(mesh)
+  generate = build.sampler(policy, answer_width, mesh, samples=samples)
+  run = jax.jit(functools.partial(candidates, generate=generate, score=score))
   n = len(prompts.tokens_NP)
   size = min(max(parts, rows // samples // parts * parts), -(-n // parts) * parts)
   out = []
   for at in tqdm(range(0, n, size), desc='       answers', unit='batch', disable=n <= size):
     index = np.resize(np.arange(at, min(at + size, n)), size)
     placed = meshes.put_batch((prompts.tokens_NP[index], prompts.valid_NP[index]), mesh)
-    made = jax.device_get(run(policy.params, score_params, *placed, key_for(key, 'answers', at),
-                              samples=samples))
+    made = jax.device_get(run(policy.params, score_params, *placed, key_for(key, 'answers', at)))
     out.append(jax.tree.map(lambda x, at=at: x[:min(size, n - at)], made))
   return Candidates(*(np.concatenate([getattr(part, name) for part in out])
                       for name in ('tokens_BKT', 'mask_BKT', 'score_BK')))

@@ -82,12 +82,13 @@ def test_defaults_and_what_is_passed_on(made):
 
 
 def test_candidates_are_prompt_major_and_scored_on_what_is_valid():
-  out = candidates(1, 1000.0, PROMPT, PROMPT_VALID, None, 2, generate=generate, score=score)
+  two = partial(generate, samples=2)
+  out = candidates(1, 1000.0, PROMPT, PROMPT_VALID, None, generate=two, score=score)
   assert out.tokens_BKT.shape == (2, 2, 6)
   np.testing.assert_array_equal(out.tokens_BKT[:, :, 3], [[21, 24], [27, 30]])
   np.testing.assert_array_equal(out.tokens_BKT[1, :, :3], [[7, 8, 9]] * 2)
   np.testing.assert_array_equal(out.mask_BKT[:, 1], MASK)
   # Prompt 0: 11 + 21 + 22 and 11 + 24 + 25; prompt 1: 24 + 27 + 28 + 29 and 24 + 30 + 31 + 32.
   np.testing.assert_allclose(out.score_BK, [[1054, 1060], [1108, 1117]])
-  none = candidates(1, None, PROMPT, PROMPT_VALID, None, 2, generate=generate, score=None)
+  none = candidates(1, None, PROMPT, PROMPT_VALID, None, generate=two, score=None)
   np.testing.assert_array_equal(none.score_BK, np.zeros((2, 2)))
