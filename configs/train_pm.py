@@ -15,7 +15,7 @@ def get_config(arg=''):
   config = ConfigDict({
     'main': 'experiments.train_pm', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
-    'init': 'runs/lm', 'policy': 'runs/policy', 'sample_batch': 1024,
+    'init': 'runs/lm', 'policy': 'runs/policy', 'half': '', 'sample_batch': 1024,
     'optimizer': presets.optimizer(presets.rate('pm'), decay='linear'),
     'lm_weight': 1.0, 'epochs': 1, 'batch_size': 32, 'widths': (32, 46), 'microbatches': 1,
     'baselines': True, 'eval_pairs': 512, 'log_every': 10, 'eval_every': 100,

@@ -16,7 +16,7 @@ def get_config(arg=''):
   config = ConfigDict({
     'main': 'experiments.train_ppo', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
-    'policy': 'runs/policy', 'preference_model': 'runs/pm',
+    'policy': 'runs/policy', 'preference_model': 'runs/pm', 'test_models': (),
     'optimizer': presets.optimizer(presets.rate('ppo'), warmup=0.3, decay='linear'),
     'ppo': presets.ppo(), 'microbatches': 1, 'eval_prompts': 512, 'eval_every': 3, 'log_every': 1,
     'checkpoint_every': 32})

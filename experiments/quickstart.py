@@ -21,7 +21,7 @@ from rlhf_jax.evals import world_checks
 from rlhf_jax.models import heads
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import build, sample, worlds
-from rlhf_jax.run.config import main, to_dict
+from rlhf_jax.run.config import main, stage, to_dict
 from rlhf_jax.run.train import Clock
 
 SIZES = (1, 4, 16, 64)
@@ -44,12 +44,8 @@ def run(config, workdir):
             'ppo': (train_ppo, {'policy': 'policy', 'preference_model': 'pm'})}
   done = {}
   for name, (module, inputs) in stages.items():
-    stage = config[name].copy_and_resolve_references()
-    for key in ('seed', 'model', 'data', 'mesh'):
-      stage[key] = config[key]
-    for key, source in inputs.items():
-      stage[key] = folder[source]
-    done[name] = module.run(stage, folder[name])
+    inputs = {key: folder[source] for key, source in inputs.items()}
+    done[name] = module.run(stage(config, name, **inputs), folder[name])
     seconds[name] = done[name]['wall_seconds']
     if name == 'policy':
       clock = Clock()
@@ -92,7 +88,7 @@ def evaluate(config, folder, done, found):
   """The summary: preference model, PPO, the sqrt(KL) law, best-of-n; samples.json for the report."""
   mesh, world = build.mesh(config), worlds.make(config.data)
   prompts, made, reward_NK = found
-  judge = build.role(folder['pm'], mesh, lambda model: heads.scalar(model))
+  judge = build.role(folder['pm'], mesh, heads.scalar)
   score = preference_model(judge.model, judge.tokenizer.eoc_id)
   score_NK = sample.scores(score, judge.params, prompts, made, mesh)
   table = evals.table(score_NK, reward_NK, SIZES)

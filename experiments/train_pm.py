@@ -32,6 +32,7 @@ def run_group(configs, workdirs):
   config = configs[0]
   mesh = build.mesh(config, config.batch_size, config.sample_batch)
   step.check_parts(config.batch_size, config.microbatches)
+  comparisons.check_half(config.half)
   base, world = build.role(config.init, mesh), worlds.make(config.data)
   build.check_same_model(config, config.init)
   if not open_runs(configs, workdirs):

@@ -36,10 +36,10 @@ def run_group(configs, workdirs):
   config = configs[0]
   mesh = build.mesh(config, config.ppo.batch_size)
   step.check_parts(config.ppo.batch_size, config.ppo.minibatches * config.microbatches)
-  initial, judge = build.role(config.policy, mesh), build.role(
-    config.preference_model, mesh, lambda model: heads.scalar(model))
+  initial = build.role(config.policy, mesh)
   build.check_same_model(config, config.policy)
-  build.check_same_tokenizer(initial, judge, ('config.policy', 'config.preference_model'))
+  (judge,) = build.judges([config.preference_model], initial, mesh).values()
+  tests = build.judges(config.test_models, initial, mesh)
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
@@ -82,10 +82,13 @@ def run_group(configs, workdirs):
                                      p.value_coef, p.entropy_coef), optimizer, config.microbatches)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
                     truth=world.reward(tokenizer) if world.reward else None,
-                    prompt_width=world.prompt_width)
+                    prompt_width=world.prompt_width,
+                    tests={name: preference_model(role.model, tokenizer.eoc_id)
+                           for name, role in tests.items()})
   noise = key_for(jax.random.key(config.data.seed), 'evaluation')      # the same along every run
   frozen = {'reference': initial.params, 'score': judge.params, 'held': jax.tree.map(
-    jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra})}
+    jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra}),
+            'tests': {name: role.params for name, role in tests.items()}}
   state = train(
     configs, workdirs, label='ppo', steps=steps, mesh=mesh,
     specs=specs, init=init, optimizer=optimizer,

@@ -70,6 +70,8 @@ BASELINES, TEST_BASELINES = 'evals/baselines.py', 'evals/test_baselines.py::test
 SPEC, MESH, SIZES = 'core/spec.py', 'core/mesh.py', 'models/sizes.py'
 ATTENTION, TRANSFORMER, RUNDIR = 'models/attention.py', 'models/transformer.py', 'core/rundir.py'
 FITS, CALIBRATION = 'analysis/fits.py', 'analysis/calibration.py'
+ROBUSTNESS, TEST_ROBUSTNESS = 'analysis/robustness.py', 'analysis/test_robustness.py::test_'
+COMPARISONS, TEST_COMPARISONS = 'run/comparisons.py', 'run/test_comparisons.py::test_'
 TEST_SPEC, TEST_MESH = 'core/test_spec.py::test_', 'core/test_mesh.py::test_'
 TEST_SIZES, TEST_TRANSFORMER = 'models/test_sizes.py::test_', 'models/test_transformer.py::test_'
 TEST_RUNDIR, TEST_FITS = 'core/test_rundir.py::test_', 'analysis/test_fits.py::test_'
@@ -348,6 +350,7 @@ MUTANTS = [
            TEST_EVAL_POLICY + 'kl_is_the_sum_over_sampled_prefixes_of_the_exact_one'),
     Mutant(EVAL_POLICY, "jnp.concatenate([held['valid'], mask_BT[:, prompt_width:]], axis=1)",
            'jnp.ones_like(mask_BT)', TEST_EVAL_POLICY + 'rows_by_hand'),
+    Mutant(EVAL_POLICY, "frozen['tests'][name]", "frozen['score']", TEST_EVAL_POLICY + 'rows_by_hand'),
     Mutant(EVAL_POLICY, 'mask_BT.sum(1)}', 'valid_BT.sum(1)}', TEST_EVAL_POLICY + 'rows_by_hand'),
     Mutant(EVAL_POLICY, "difference = end['true_reward'] - start['true_reward']",
            "difference = end['true_reward']", TEST_EVAL_POLICY + 'gain_by_hand'),
@@ -517,6 +520,28 @@ MUTANTS = [
            TEST_EPISODES + 'candidates_are_prompt_major_and_scored_on_what_is_valid'),
     Mutant(CANDIDATES, 'score_N.reshape(shape)', 'score_N.reshape(samples, rows).T',
            TEST_EPISODES + 'candidates_are_prompt_major_and_scored_on_what_is_valid'),
+
+    Mutant(COMPARISONS, 'for ids in data.prompt])', 'for ids in data.chosen])',
+           TEST_COMPARISONS + 'halves_are_disjoint_whole_and_share_no_prompt'),
+    Mutant(ROBUSTNESS, "curve['eval/score'] - _mean_score(judge)", "curve['eval/score']",
+           TEST_ROBUSTNESS + 'scores_are_read_less_the_mean_of_their_model'),
+    Mutant(ROBUSTNESS, "[scores['chosen'], scores['rejected']]", "[scores['chosen']]",
+           TEST_ROBUSTNESS + 'scores_are_read_less_the_mean_of_their_model'),
+    Mutant(ROBUSTNESS, 'gap[-part:].mean() - gap[:part].mean()', 'gap[-1] - gap[0]',
+           TEST_ROBUSTNESS + 'growth_is_of_the_last_over_the_first_tenth'),
+    Mutant(ROBUSTNESS, 'np.interp(np.sqrt(kl), np.sqrt(np.maximum(run.kl[order], 0))',
+           'np.interp(kl, run.kl[order]', TEST_ROBUSTNESS + 'values_at_a_kl_lie_between_evaluations'),
+    Mutant(ROBUSTNESS, 'order = np.argsort(run.kl)', 'order = np.arange(len(run.kl))',
+           TEST_ROBUSTNESS + 'values_at_a_kl_lie_between_evaluations'),
+    Mutant(ROBUSTNESS, 'r.true_reward[p] - r.true_reward[-1]', 'r.true_reward[p] - r.true_reward[0]',
+           TEST_ROBUSTNESS + 'a_cell_by_hand'),
+    Mutant(ROBUSTNESS, 'min(r.gain_errors for r', 'max(r.gain_errors for r',
+           TEST_ROBUSTNESS + 'a_cell_by_hand'),
+    Mutant(ROBUSTNESS, 'np.log([_parameters(j) for j in judges])',
+           '([_parameters(j) for j in judges])',
+           TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
+    Mutant(FITS, 'values.std(ddof=1) / np.sqrt(count)', 'values.std(ddof=1)',
+           TEST_ROBUSTNESS + 'intervals_over_seeds_are_students'),
 
     Mutant(PM_SCORE, 'column_T[None] + 1, 0)', 'column_T[None], 0)',
            TEST_PM_SCORE + 'it_stands_in_the_first_free_column'),
@@ -735,7 +760,10 @@ MUTANTS = [
     Mutant(BATCHES, 'rng.permutation(np.flatnonzero(bucket_N == bucket))',
            'np.flatnonzero(bucket_N == bucket)',
            TEST_BATCHES + 'buckets_are_shuffled_by_seed_and_epoch'),
-    Mutant(BATCHES, 'for i in rng.permutation(len(plan))', 'for i in range(len(plan))',
+    Mutant(BATCHES, 'for i in np.random.default_rng(len(plan)).permutation(len(plan))',
+           'for i in range(len(plan))', TEST_BATCHES + 'buckets_are_shuffled_by_seed_and_epoch'),
+    Mutant(BATCHES, 'for i in np.random.default_rng(len(plan)).permutation(len(plan))',
+           'for i in rng.permutation(len(plan))',
            TEST_BATCHES + 'buckets_are_shuffled_by_seed_and_epoch'),
 
     Mutant(BASELINES, 'len(a) - len(b) for', 'len(b) - len(a) for',

@@ -2,6 +2,8 @@
 a figure with nothing to draw is None. Non-finite points are not drawn, so columns read from a run
 can be passed as they are. Nothing is smoothed.
 """
+import itertools
+
 import numpy as np
 
 from rlhf_jax.analysis import fits, style
@@ -155,6 +157,28 @@ def training(x, panels, x_label='samples'):
                             in zip(named.items(), SERIES, strict=False) if name])
   for axis in axes[-min(len(axes), 3):]:
     axis.set_xlabel(x_label)
+  return figure
+
+
+@style.styled
+def lines(panels, x_label, y_label, marker='o'):
+  """Panels side by side on one scale; panels: title -> {line name: (x, y)} or (x, y, low, high), the
+  last two a band. A name has one colour throughout."""
+  panels = {title: named for title, named in panels.items() if named}
+  if not panels:
+    return None
+  names = list(dict.fromkeys(name for named in panels.values() for name in named))
+  colours = dict(zip(names, itertools.cycle(SERIES), strict=False))
+  figure, axes = style.panels(len(panels), width=3.5, height=3.0, sharey=True)
+  for axis, (title, named) in zip(axes, panels.items(), strict=True):
+    for name, (x, y, *band) in named.items():
+      axis.plot(x, y, color=colours[name], marker=marker, markersize=3, linewidth=1.2)
+      if band:
+        axis.fill_between(x, *band, color=colours[name], alpha=0.15, linewidth=0)
+    axis.set(title=title, xlabel=x_label)
+  axes[0].set_ylabel(y_label)
+  for axis, named in zip(axes, panels.values(), strict=True):         # once the common scale is known
+    style.end_labels(axis, [(y[-1], name, colours[name]) for name, (_, y, *_) in named.items()])
   return figure
 
 

@@ -78,8 +78,8 @@ def pack(documents, length, pad_id):
 def buckets(length_N, batch_size, widths, seed):
   """One epoch of batches by length, in random order: each item once, in the narrowest width.
 
-  seed: a number or (seed, epoch); the number of batches is the same in every epoch. The last batch
-  of a width is filled up with its own items at weight 0, so there is one shape per width.
+  seed: a number or (seed, epoch) deals the items out; the widths follow one another in the same order
+  for every seed, so that runs of several seeds can share one program. The last batch of a width is filled up with its own items at weight 0, so there is one shape per width.
   """
   length_N, widths = np.asarray(length_N), np.sort(widths)
   if len(length_N) and length_N.max() > widths[-1]:
@@ -94,7 +94,7 @@ def buckets(length_N, batch_size, widths, seed):
     plan += [Bucket(int(widths[bucket]), *part) for part in zip(
       np.resize(index, filled).reshape(-1, batch_size), weight.reshape(-1, batch_size),
       strict=True)]
-  return [plan[i] for i in rng.permutation(len(plan))]
+  return [plan[i] for i in np.random.default_rng(len(plan)).permutation(len(plan))]
 
 
 def _flat(token_rows):

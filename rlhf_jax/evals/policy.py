@@ -6,12 +6,14 @@ import numpy as np
 from rlhf_jax.models import logp
 
 
-def make(model, *, generate, score, truth, prompt_width):
+def make(model, *, generate, score, truth, prompt_width, tests=None):
   """evaluate(params, frozen, key) -> per-prompt arrays [B], of one answer a prompt.
 
   frozen: 'reference', 'score' and 'held' = {'prompt', 'valid', 'extra'}. score: the preference
   model's Score; kl: nats per answer, sum_t KL(pi || reference) computed exactly at the sampled
-  prefixes; true_reward: by the Score `truth`, absent when that is None; length: tokens.
+  prefixes; true_reward: by the Score `truth`, absent when that is None; length: tokens. tests:
+  name -> Score of preference models that are not trained against (Bai et al. 2022, section 4.2),
+  their parameters in frozen['tests'], reported as score_NAME.
   """
   def evaluate(params, frozen, key):
     held = frozen['held']
@@ -22,6 +24,8 @@ def make(model, *, generate, score, truth, prompt_width):
                           start=prompt_width)
     rows = {'score': score(frozen['score'], tokens_BT, valid_BT, {}),
             'kl': (kl_BT * mask_BT).sum(1), 'length': mask_BT.sum(1)}
+    rows |= {f'score_{name}': test(frozen['tests'][name], tokens_BT, valid_BT, {})
+             for name, test in (tests or {}).items()}
     if truth is not None:
       rows['true_reward'] = truth(None, tokens_BT, valid_BT, held['extra'])
     return rows

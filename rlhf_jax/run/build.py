@@ -1,5 +1,6 @@
 """From checked configs to compiled, sharded functions. The inner layers never see a config."""
 import functools
+import pathlib
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec
 from rlhf_jax.data import tokenizer as tokenizers
-from rlhf_jax.models import decode, sizes, transformer
+from rlhf_jax.models import decode, heads, sizes, transformer
 from rlhf_jax.run import checkpoint
 
 MAY_VARY = ('seed', 'optimizer.learning_rate', 'ppo.kl_coef',
@@ -74,6 +75,18 @@ def role(workdir, mesh, wrap=lambda model: model, part=None):
                           spec.abstract(network.spec), shardings)
   params = checkpoint.load_params(workdir, abstract, part, meshes.replicated(mesh))
   return Role(network, params, tokenizer, network.spec)
+
+
+def judges(workdirs, policy, mesh):
+  """Folder name -> Role of the preference models in these runs; each reads the policy's tokens."""
+  made = {}
+  for workdir in workdirs:
+    name = pathlib.Path(workdir).name
+    if name in made:
+      raise ValueError(f'two preference models are named {name}: rename the folder {workdir}')
+    made[name] = role(workdir, mesh, heads.scalar)
+    check_same_tokenizer(policy, made[name], ('the policy', workdir))
+  return made
 
 
 def sampler(role, answer_width, mesh, **options):

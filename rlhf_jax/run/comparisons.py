@@ -3,6 +3,7 @@
 A row is prompt + answer + end-of-context token, padded on the right to one of a few widths.
 """
 import functools
+import zlib
 
 import jax
 import numpy as np
@@ -16,13 +17,30 @@ from rlhf_jax.run import build
 
 def load(config, base, world, mesh):
   """({'train', 'validation', 'test'}, facts). `config.policy` names the run whose samples are
-  compared with the tokenizer of `base`, the Role that is trained; '' leaves it to the world."""
+  compared with the tokenizer of `base`, the Role that is trained; '' leaves it to the world.
+  `config.half` 'a' or 'b' keeps one half of the training comparisons, '' all of them."""
   sampler = None
   if config.policy:
     policy = build.role(config.policy, mesh)
     build.check_same_tokenizer(policy, base, ('config.policy', 'config.init'))
     sampler = pair_sampler(policy, world.answer_width, config.sample_batch, mesh)
-  return world.comparisons(base.tokenizer, sampler)
+  data, facts = world.comparisons(base.tokenizer, sampler)
+  if config.half:
+    data['train'] = half(data['train'], config.half)
+  return data, facts
+
+
+def check_half(name):
+  """Refuses a half that `half` does not know, before anything is written."""
+  if name not in ('', 'a', 'b'):
+    raise ValueError(f"config.half={name!r} is unknown: use a, b, or '' for all comparisons")
+
+
+def half(data, name):
+  """Half 'a' or 'b' of the comparisons: the two share no prompt. Train and test preference models of
+  Bai et al. 2022, section 4.2, come from such halves."""
+  digest_N = np.array([zlib.crc32(np.asarray(ids, np.int32).tobytes()) for ids in data.prompt])
+  return data[np.flatnonzero(digest_N % 2 == 'ab'.index(name))]
 
 
 def pair_sampler(policy, answer_width, batch_size, mesh):

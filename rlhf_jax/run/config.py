@@ -139,6 +139,16 @@ def prepare_backend():
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
+def stage(config, name, **changes):
+  """The config of one stage of a pipeline: its section, what all stages share, and `changes`."""
+  made = config[name].copy_and_resolve_references()
+  for key in ('seed', 'model', 'data', 'mesh'):
+    made[key] = config[key].copy_and_resolve_references() if key != 'seed' else config[key]
+  for key, value in changes.items():
+    made[key] = value
+  return made
+
+
 def to_dict(config):
   """A plain, JSON-ready dictionary of a config."""
   return ml_collections.ConfigDict(config).to_dict()

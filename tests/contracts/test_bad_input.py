@@ -108,6 +108,20 @@ def test_a_checkpoint_of_another_shape(refused, pipeline, tmp_path):
   assert not (tmp_path / 'w').exists()
 
 
+def test_test_models_of_one_name(refused, pipeline, tmp_path):
+  line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', *stages(pipeline),
+                 f'--config.test_models=("{pipeline.path}/pm", "{pipeline.path}/../run/pm")')
+  assert 'two preference models are named pm' in line
+  assert not (tmp_path / 'w').exists()
+
+
+def test_an_unknown_half(refused, pipeline, tmp_path):
+  line = refused('train_pm:smoke', f'--workdir={tmp_path}/w', f'--config.init={pipeline.path}/lm',
+                 '--config.half=c')
+  assert "config.half='c' is unknown: use a, b, or ''" in line
+  assert not (tmp_path / 'w').exists()
+
+
 def test_a_folder_that_holds_another_run(refused, pipeline):
   before = (pipeline.path / 'ppo' / 'config.json').read_bytes()
   line = refused('train_ppo:smoke', f'--workdir={pipeline.path}/ppo', *stages(pipeline),

@@ -112,6 +112,8 @@ def test_buckets_are_shuffled_by_seed_and_epoch():
   assert not set(plan((4, 0))) & set(plan((4, 1)))
   widths = [p[0] for p in plan(4)]
   assert widths not in (sorted(widths), sorted(widths)[::-1])
+  # Runs of other seeds in the same program get batches of the same shapes.
+  assert widths == [p[0] for p in plan(5)] == [p[0] for p in plan((5, 3))]
 
 
 def test_buckets_fill_a_small_bucket_with_its_own_items():

@@ -45,8 +45,8 @@ def evaluate(model, params, reference, with_truth=True):
     return extra['worth'] + valid.sum(1)
 
   run = policy.make(model, generate=generate, score=score, truth=truth if with_truth else None,
-                    prompt_width=PROMPT.shape[1])
-  frozen = {'reference': reference, 'score': 0.5, 'held': {
+                    prompt_width=PROMPT.shape[1], tests={'a': score, 'b': score})
+  frozen = {'reference': reference, 'score': 0.5, 'tests': {'a': 1.0, 'b': 10.0}, 'held': {
     'prompt': PROMPT, 'valid': PROMPT_VALID, 'extra': {'worth': np.array([100., 200, 300])}}}
   return jax.jit(run)(params, frozen, jax.random.key(0))
 
@@ -55,6 +55,8 @@ def test_rows_by_hand(model, two_params):
   rows = evaluate(model, two_params[0], two_params[0])
   # prompts add up to 18, 35, 31 and answers to 25, 58, 2; padding inside answers is 0 here
   np.testing.assert_allclose(rows['score'], [43 / 2, 93 / 2, 33 / 2])
+  np.testing.assert_allclose(rows['score_a'], [43, 93, 33])
+  np.testing.assert_allclose(rows['score_b'], [430, 930, 330])
   assert rows['length'].tolist() == [3, 4, 1]
   np.testing.assert_allclose(rows['true_reward'], [100 + 6, 200 + 9, 300 + 5])
   np.testing.assert_allclose(rows['kl'], 0, atol=1e-6)

@@ -1,0 +1,64 @@
+"""Robustness of RLHF: what happens to a policy when another preference model, or the truth, looks on.
+
+  python -m experiments.robustness --config=configs/robustness.py --workdir=runs/robustness
+
+Bai et al. 2022, sections 4.2 and 4.3: the comparisons are cut into two halves; preference models of
+several sizes are trained on each; policies of several sizes are trained against those of the first
+half and scored along the way by those of the second. Every stage is an ordinary run in a folder of
+its own, so an interrupted study resumes; report.html and summary.json come from the folders alone.
+"""
+import itertools
+import pathlib
+
+from experiments import distill_context, pretrain_lm, train_pm, train_ppo
+from rlhf_jax.analysis import robustness
+from rlhf_jax.core import rundir
+from rlhf_jax.run import build, worlds
+from rlhf_jax.run.config import main, stage, to_dict
+
+
+def run(config, workdir):
+  """Runs what is not done yet; returns the summary."""
+  if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
+    build.mesh(config)
+    worlds.make(config.data)
+  if rundir.open_run(workdir, to_dict(config)) == 'done':
+    return rundir.read_summary(workdir)
+  seeds, (train_half, *test_halves) = range(config.seeds), config.halves
+
+  def folder(*name):
+    return str(pathlib.Path(workdir) / '-'.join(str(part) for part in name if part != ''))
+
+  def changed(section, key, value):
+    made = config[section].copy_and_resolve_references()
+    made[key] = value
+    return made
+
+  def model(size):
+    return changed('model', 'name', size)
+
+  for size in dict.fromkeys((*config.policies, *config.judges, config.sampler)):
+    pretrain_lm.run(stage(config, 'lm', model=model(size)), folder('lm', size))
+  for size in dict.fromkeys((*config.policies, config.sampler)):
+    distill_context.run(stage(config, 'policy', model=model(size), teacher=folder('lm', size)),
+                        folder('policy', size))
+  judges = list(itertools.product(config.judges, config.comparisons))
+  for (size, count), half in itertools.product(judges, config.halves):
+    data = changed('data', 'comparisons', count)
+    train_pm.run_group(
+      [stage(config, 'pm', seed=seed, model=model(size), data=data, half=half,
+             init=folder('lm', size), policy=folder('policy', config.sampler)) for seed in seeds],
+      [folder('pm', size, count, half, seed) for seed in seeds])
+  for policy, (size, count), seed in itertools.product(config.policies, judges, seeds):
+    tests = tuple(folder('pm', *judge, half, seed) for judge in judges for half in test_halves)
+    train_ppo.run(
+      stage(config, 'ppo', seed=seed, model=model(policy), policy=folder('policy', policy),
+            preference_model=folder('pm', size, count, train_half, seed), test_models=tests),
+      folder('ppo', policy, size, count, seed))
+  summary = robustness.write(workdir)
+  rundir.mark_done(workdir)
+  return summary
+
+
+if __name__ == '__main__':
+  main(run)

@@ -1,0 +1,227 @@
+"""A robustness study, read from its run directories alone.
+
+Bai et al. 2022, section 4.2 and appendix B.2: preference models trained on the other half of the
+comparisons look at a policy along its training. Scores of different models are compared after the
+mean of each on one held-out set has been taken off. Intervals are Student's over seeds.
+"""
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from rlhf_jax.analysis import figures, fits, report, tables
+from rlhf_jax.core import rundir
+from rlhf_jax.models import sizes
+
+
+class Run(NamedTuple):
+  """One policy's training: sizes of policy and judge, comparisons the judge was trained on, and
+  columns over the evaluations. score: of the judge, tests: size -> scores of models of the other
+  half, each less its mean on the test comparisons; true_reward None where it is not known."""
+  policy: str
+  judge: str
+  comparisons: int
+  seed: int
+  kl: np.ndarray
+  score: np.ndarray
+  tests: dict
+  true_reward: np.ndarray | None
+  gain_errors: float
+
+  @property
+  def gap(self):
+    """Judge minus the test model of its own size, or None."""
+    return self.score - self.tests[self.judge] if self.judge in self.tests else None
+
+
+def read(path):
+  """The Runs of the study in the folder `path`, in order of size."""
+  return sorted((_read(folder) for folder in pathlib.Path(path).glob('ppo-*')), key=lambda r: (
+    _parameters(r.policy), _parameters(r.judge), r.comparisons, r.seed))
+
+
+def _read(folder):
+  config, curve = rundir.read_config(folder), rundir.read_metrics(folder, 'eval/kl', 'eval/score')
+  def beside(workdir):
+    return folder.parent / pathlib.Path(workdir).name
+  def size(workdir):
+    return rundir.read_config(workdir)['model']['name']
+  judge = beside(config['preference_model'])
+  there = rundir.read_config(judge)['data']['comparisons']
+  tests = {size(pm): rundir.read_metrics(folder, f'eval/score_{pm.name}')[f'eval/score_{pm.name}']
+           - _mean_score(pm) for pm in map(beside, config['test_models'])
+           if rundir.read_config(pm)['data']['comparisons'] == there}
+  summary, truth = rundir.read_summary(folder), None
+  if 'gain' in summary:
+    truth = rundir.read_metrics(folder, 'eval/true_reward')['eval/true_reward']
+  gain = [name for name in ('gain', 'pm_gain') if name in summary][0]
+  return Run(config['model']['name'], size(judge), there, config['seed'], curve['eval/kl'],
+             curve['eval/score'] - _mean_score(judge), tests, truth,
+             summary[gain] / summary[f'{gain}_stderr'])
+
+
+def _mean_score(pm):
+  scores = np.load(pm / 'test_scores.npz')
+  return float(np.mean([scores['chosen'], scores['rejected']]))
+
+
+def _parameters(size):
+  return sizes.non_embedding_parameters(sizes.config(size))
+
+
+# ---------------------------------------------------------------------------------------- numbers
+
+def cells(runs):
+  """{(policy, judge, comparisons): [its Runs, one a seed]}."""
+  found = {}
+  for run in runs:
+    found.setdefault((run.policy, run.judge, run.comparisons), []).append(run)
+  return found
+
+
+def cell(runs):
+  """One cell as a dictionary: the sqrt(KL) law on the mean of its seeds' curves, the smallest gain
+  over its paired errors, and how the gap between judge and test model grew."""
+  kl, score = (np.mean([getattr(r, name) for r in runs], axis=0) for name in ('kl', 'score'))
+  early = fits.early_part(score)
+  law = fits.sqrt_kl_report(kl[early], score[early])
+  row = {'seeds': len(runs), 'gain / error, least': min(r.gain_errors for r in runs),
+         'KL, end': kl[-1], **law}
+  if runs[0].gap is not None:
+    grew = fits.mean_interval([growth(r.gap) for r in runs])
+    row |= dict(zip(('gap grew', 'gap, low', 'gap, high'), grew, strict=True))
+  if runs[0].true_reward is not None:
+    row |= turning_point(runs)
+  return row
+
+
+def growth(gap):
+  """Mean of the last tenth of the evaluations minus mean of the first."""
+  part = max(1, round(len(gap) / 10))
+  return gap[-part:].mean() - gap[:part].mean()
+
+
+def turning_point(runs):
+  """Where hard optimisation stops to pay: KL at the highest true reward, that reward, and what is
+  lost from there to the end. A run that never turns has its peak at the end."""
+  peak = [int(np.argmax(r.true_reward)) for r in runs]
+  kl = fits.mean_interval([r.kl[p] for r, p in zip(runs, peak, strict=True)])
+  lost = fits.mean_interval([r.true_reward[p] - r.true_reward[-1]
+                             for r, p in zip(runs, peak, strict=True)])
+  return {'KL at peak': kl[0], 'KL, low': kl[1], 'KL, high': kl[2],
+          'peak': float(np.mean([r.true_reward[p] for r, p in zip(runs, peak, strict=True)])),
+          'lost after': lost[0], 'lost, low': lost[1], 'lost, high': lost[2]}
+
+
+def at_kl(run, values, kl):
+  """`values` of a run at a KL in nats, linearly between evaluations in sqrt(KL)."""
+  order = np.argsort(run.kl)
+  return float(np.interp(np.sqrt(kl), np.sqrt(np.maximum(run.kl[order], 0)), values[order]))
+
+
+def gap_by_judge(runs):
+  """(KL, {judge: (mean, low, high)} of the gap at that KL, the same of its slope in ln parameters).
+
+  The KL is the largest that all runs reach. Policies are averaged within a seed; seeds give the
+  intervals. A slope below 0 says that larger preference models are more robust.
+  """
+  runs = [r for r in runs if r.gap is not None]
+  kl = min(r.kl.max() for r in runs)
+  judges, seeds = (list(dict.fromkeys(getattr(r, name) for r in runs)) for name in ('judge', 'seed'))
+  gap_JS = np.array([[np.mean([at_kl(r, r.gap, kl) for r in runs if (r.judge, r.seed) == (j, s)])
+                      for s in seeds] for j in judges])
+  slope = None
+  if len(judges) > 1:
+    x = np.log([_parameters(j) for j in judges])
+    slope = fits.mean_interval(np.polyfit(x, gap_JS, 1)[0])
+  return kl, dict(zip(judges, map(fits.mean_interval, gap_JS), strict=True)), slope
+
+
+def slopes(runs, judge):
+  """{policy: (mean, low, high)}: the slope of the score in sqrt(KL) over the early part, against one
+  size of judge. Equal slopes are parallel lines (Bai et al. 2022, section 4.3)."""
+  found = {}
+  for run in runs:
+    early = fits.early_part(run.score)
+    if run.judge == judge and early.sum() > 2:
+      found.setdefault(run.policy, []).append(fits.sqrt_kl(run.kl[early], run.score[early]).slope)
+  return {policy: fits.mean_interval(values) for policy, values in found.items()}
+
+
+# ----------------------------------------------------------------------------------------- report
+
+_CELL = ('policy', 'judge', 'comparisons')
+_LAW = ('seeds', 'gain / error, least', 'KL, end', 'slope', 'intercept', 'r2', 'r2_kl', 'exponent',
+        'exponent_low', 'exponent_high')
+
+
+def write(path):
+  """Writes summary.json and report.html of the study in `path`; prints its table."""
+  runs = read(path)
+  rows = [{'policy': p, 'judge': j, 'comparisons': n, **cell(found)}
+          for (p, j, n), found in cells(runs).items()]
+  largest = max((r.judge for r in runs), key=_parameters)
+  summary = {'cells': rows, 'slopes': slopes(runs, largest)}
+  if any(r.gap is not None for r in runs):
+    kl, gaps, slope = gap_by_judge(runs)
+    summary['gap'] = {'kl': kl, 'by_judge': gaps, 'slope': slope,
+                      'grew_in': float(np.mean([growth(r.gap) > 0 for r in runs]))}
+  laws, turns = ([{k: v for k, v in row.items() if k in (*_CELL, *names)} for row in rows]
+                 for names in (_LAW, set(rows[0]) - set(_LAW)))
+  print(f'{tables.text_table(laws)}\n\n{tables.text_table(turns)}')
+  rundir.write_summary(path, summary)
+  sections = [report.Section('In numbers', paragraphs=[
+    'One row a pair of sizes, over seeds. The law is fitted to the mean curve of the seeds, up to half '
+    'of the gain in score.'], table=laws), report.Section('Where it parts and turns', paragraphs=[
+    'The gap is the judge\'s score less that of the test model of its size. Intervals are Student\'s '
+    'over seeds.'], table=turns), *_sections(runs, largest)]
+  report.write(pathlib.Path(path) / 'report.html', report.html(
+    'Robustness of preference models and policies', f'{len(runs)} policies', sections))
+  return summary
+
+
+def _sections(runs, largest):
+  tested = [r for r in runs if r.gap is not None]
+  if tested:
+    yield report.Section('Train and test preference model', figures=[
+      (figures.lines(_by_judge(tested), '√KL (√nats)', 'score, mean removed'),
+       'The model that is trained against and the model of the same size from the other half of the '
+       'comparisons; means over policies and seeds.'),
+      (figures.lines(_sets(tested, largest), '√KL (√nats)', f'score of the {largest} test model'),
+       'One line a policy size. Left: all trained against the largest model; right: against a model of '
+       'their own size.')])
+  if all(r.true_reward is not None for r in runs):
+    yield report.Section('True reward', figures=[
+      (figures.lines(_truth(runs), '√KL (√nats)', 'true reward'),
+       'One line a size of the preference model that is trained against; means over seeds.')])
+
+
+def _mean_curve(runs, values):
+  return (np.sqrt(np.mean([r.kl for r in runs], axis=0)), np.mean([values(r) for r in runs], axis=0))
+
+
+def _by_judge(runs):
+  panels = {}
+  for judge in dict.fromkeys(r.judge for r in runs):
+    mine = [r for r in runs if r.judge == judge]
+    panels[f'{judge} preference models'] = {
+      'train': _mean_curve(mine, lambda r: r.score),
+      'test': _mean_curve(mine, lambda r: r.tests[r.judge])}
+  return panels
+
+
+def _sets(runs, largest):
+  chosen = {'Largest judge for all': [r for r in runs if r.judge == largest],
+            'Judge of the same size': [r for r in runs if r.judge == r.policy]}
+  return {title: {policy: _mean_curve([r for r in mine if r.policy == policy],
+                                      lambda r: r.tests[largest])
+                  for policy in dict.fromkeys(r.policy for r in mine)}
+          for title, mine in chosen.items()}
+
+
+def _truth(runs):
+  panels = {}
+  for (policy, judge, count), found in cells(runs).items():
+    panels.setdefault(f'{policy} policy, {count:,} comparisons', {})[judge] = _mean_curve(
+      found, lambda r: r.true_reward)
+  return panels

@@ -1,0 +1,115 @@
+"""The numbers of a robustness study, from folders written by hand."""
+import json
+
+import numpy as np
+import pytest
+
+from rlhf_jax.analysis import fits, robustness
+from rlhf_jax.core import rundir
+
+KL = np.linspace(0, 4, 41)
+
+
+def write_pm(path, size, chosen, rejected, comparisons=100):
+  path.mkdir()
+  (path / 'config.json').write_text(json.dumps({'model': {'name': size},
+                                                'data': {'comparisons': comparisons}}))
+  np.savez(path / 'test_scores.npz', chosen=np.array(chosen), rejected=np.array(rejected))
+
+
+def write_ppo(path, policy, judge, tests, seed, columns, summary):
+  folder = path / f'ppo-{policy}-{judge}-{seed}'
+  folder.mkdir()
+  (folder / 'config.json').write_text(json.dumps({
+    'model': {'name': policy}, 'seed': seed, 'preference_model': f'elsewhere/{judge}',
+    'test_models': [f'elsewhere/{t}' for t in tests]}))
+  for i in range(len(KL)):
+    rundir.append_metrics(folder, i, {name: values[i] for name, values in columns.items()})
+  rundir.write_summary(folder, summary)
+
+
+@pytest.fixture
+def study(tmp_path):
+  """Two policies, two judges, two seeds. Judge scores are offset + 2 sqrt(KL) + seed / 10; test scores
+  part from them by 0.1 KL against `micro` and 0.05 KL against `mini`."""
+  means = {'micro': 3.0, 'mini': -1.0}
+  for seed in (0, 1):
+    for size, mean in means.items():
+      write_pm(tmp_path / f'pm-{size}-a-{seed}', size, [mean + 1, mean + 1], [mean - 1, mean - 1])
+      write_pm(tmp_path / f'pm-{size}-b-{seed}', size, [10.0, 10.0], [10.0, 10.0])
+    for policy in means:
+      for judge, parting in (('micro', 0.1), ('mini', 0.05)):
+        rise = 2 * np.sqrt(KL) + seed / 10
+        columns = {'eval/kl': KL, 'eval/score': means[judge] + rise,
+                   'eval/true_reward': 1 - (KL - 3 + seed) ** 2 / 10}
+        columns |= {f'eval/score_pm-{size}-b-{seed}': 10 + rise - parting * KL for size in means}
+        write_ppo(tmp_path, policy, f'pm-{judge}-a-{seed}', [f'pm-{s}-b-{seed}' for s in means], seed,
+                  columns, {'gain': 3.0 + seed, 'gain_stderr': 0.5})
+  return tmp_path
+
+
+def test_scores_are_read_less_the_mean_of_their_model(study):
+  runs = robustness.read(study)
+  assert [(r.policy, r.judge, r.seed) for r in runs] == [
+    (p, j, s) for p in ('micro', 'mini') for j in ('micro', 'mini') for s in (0, 1)]
+  for run in runs:
+    np.testing.assert_allclose(run.score, 2 * np.sqrt(KL) + run.seed / 10, atol=1e-9)
+    np.testing.assert_allclose(run.gap, (0.1 if run.judge == 'micro' else 0.05) * KL, atol=1e-9)
+    assert set(run.tests) == {'micro', 'mini'}
+    assert run.gain_errors == pytest.approx(6 + 2 * run.seed)
+
+
+def test_a_cell_by_hand(study):
+  row = robustness.cell(robustness.cells(robustness.read(study))['mini', 'micro', 100])
+  # The score passes half of its gain, 2, at KL 1: the points below it follow the law exactly.
+  assert row['seeds'] == 2 and row['gain / error, least'] == pytest.approx(6)
+  assert row['slope'] == pytest.approx(2) and row['exponent'] == pytest.approx(0.5, abs=2e-3)
+  assert row['r2'] == pytest.approx(1) and row['r2'] > row['r2_kl']
+  # Means of 0.1 KL over the last four and the first four of 41 points: 0.385 - 0.015.
+  assert [row[k] for k in ('gap grew', 'gap, low', 'gap, high')] == pytest.approx([0.37] * 3)
+  # Peaks at KL 3 and 2; the end is 0.1 and 0.4 below them. Student's t with 1 degree: 12.706.
+  assert row['KL at peak'] == pytest.approx(2.5)
+  assert row['KL, high'] - row['KL at peak'] == pytest.approx(12.706 * 0.5, rel=1e-4)
+  assert row['peak'] == pytest.approx(1) and row['lost after'] == pytest.approx(0.25)
+
+
+def test_the_gap_at_equal_kl_and_its_slope_over_sizes(study):
+  kl, gaps, slope = robustness.gap_by_judge(robustness.read(study))
+  assert kl == pytest.approx(4)
+  assert gaps['micro'] == pytest.approx((0.4, 0.4, 0.4)) and gaps['mini'][0] == pytest.approx(0.2)
+  # 98,304 and 331,776 parameters: ln of their ratio is 1.2164.
+  assert slope == pytest.approx([-0.2 / 1.2164] * 3, rel=1e-4)
+
+
+def test_values_at_a_kl_lie_between_evaluations(study):
+  run = robustness.read(study)[0]
+  assert robustness.at_kl(run, run.score, 2.25) == pytest.approx(3)        # linear in sqrt(KL)
+  shuffled = run._replace(kl=run.kl[::-1], score=run.score[::-1])
+  assert robustness.at_kl(shuffled, shuffled.score, 2.25) == pytest.approx(3)
+
+
+def test_slopes_against_one_judge_by_policy(study):
+  found = robustness.slopes(robustness.read(study), 'mini')
+  assert list(found) == ['micro', 'mini']
+  for mean, low, high in found.values():
+    assert (mean, low, high) == pytest.approx((2, 2, 2))
+
+
+def test_the_report_shows_every_cell(study):
+  summary = robustness.write(study)
+  assert summary['gap']['grew_in'] == 1.0 and len(summary['cells']) == 4
+  assert rundir.read_summary(study)['cells'][0]['policy'] == 'micro'
+  page = (study / 'report.html').read_text()
+  assert page.count('data:image/svg') == 3
+
+
+def test_growth_is_of_the_last_over_the_first_tenth():
+  assert robustness.growth(np.array([1.0] * 2 + [7.0] * 16 + [3.0] * 2)) == pytest.approx(2)
+  assert robustness.growth(np.array([1.0, 5.0])) == pytest.approx(4)
+
+
+def test_intervals_over_seeds_are_students():
+  mean, low, high = fits.mean_interval([1.0, 2.0, 6.0])
+  # sd 2.6458, standard error 1.5275, t with 2 degrees of freedom 4.3027
+  assert (mean, low, high) == pytest.approx((3, 3 - 6.5725, 3 + 6.5725), rel=1e-4)
+  assert fits.mean_interval([2.0]) == (2.0, -np.inf, np.inf)
