@@ -79,7 +79,8 @@ def buckets(length_N, batch_size, widths, seed):
   """One epoch of batches by length, in random order: each item once, in the narrowest width.
 
   seed: a number or (seed, epoch) deals the items out; the widths follow one another in the same order
-  for every seed, so that runs of several seeds can share one program. The last batch of a width is filled up with its own items at weight 0, so there is one shape per width.
+  for every seed, so that runs of several seeds can share one program. The last batch of a width is
+  filled up with its own items at weight 0, so there is one shape per width.
   """
   length_N, widths = np.asarray(length_N), np.sort(widths)
   if len(length_N) and length_N.max() > widths[-1]:
