@@ -104,7 +104,7 @@ def test_the_report_shows_every_cell(study):
 
 
 def test_growth_is_of_the_last_over_the_first_tenth():
-  assert robustness.growth(np.array([1.0] * 2 + [7.0] * 16 + [3.0] * 2)) == pytest.approx(2)
+  assert robustness.growth(np.array([1.0, 2.0] + [7.0] * 16 + [3.0, 5.0])) == pytest.approx(2.5)
   assert robustness.growth(np.array([1.0, 5.0])) == pytest.approx(4)
 
 
