@@ -191,9 +191,17 @@ def kl_controller(horizon):
   return after
 
 
-def score_memory(running):
-  """after(state, batch, metrics) -> extra: remembers `score_moments`."""
-  return lambda state, batch, metrics: state.extra | score_moments(state.extra, batch.rollout, running)
+def memory(kl_coef, kl_target=0.0, kl_stop=0.0):
+  """What PPO remembers in state.extra, as it starts."""
+  return {'kl_coef': kl_coef, 'kl_target': kl_target, 'kl_stop': kl_stop,
+          'score_count': 0.0, 'score_mean': 0.0, 'score_variance': 0.0}
+
+
+def after(horizon, running):
+  """after(state, batch, metrics) -> extra: `kl_controller` and `score_moments`."""
+  control = kl_controller(horizon)
+  return lambda state, batch, metrics: control(state, batch, metrics) | score_moments(
+    state.extra, batch.rollout, running)
 
 
 def _sequence_k1(rollout):

@@ -2,10 +2,10 @@
 
 The learning rate itself is an array in `TrainState.extra`, so that a sweep can vary it inside one
 compiled program; an optimiser here returns the step for a learning rate of 1. Adam's epsilon is
-added after bias correction, as in optax, unless asked otherwise. Neither paper states an optimiser (Bai et al. 2022 and
-Askell et al. 2021 give learning rates relative to pretraining only): Adam with b2 = 0.95 and
-clipping at 1 is the common choice for decoder language models; Muon is offered beside it for
-pretraining.
+added after bias correction, as in optax, unless asked otherwise. Neither paper states an optimiser
+(Bai et al. 2022 and Askell et al. 2021 give learning rates relative to pretraining only): Adam with
+b2 = 0.95 and clipping at 1 is the common choice for decoder language models; Muon is offered beside
+it for pretraining.
 """
 import jax
 import jax.numpy as jnp
