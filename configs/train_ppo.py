@@ -58,7 +58,7 @@ def sweep_budget():
 
 
 def sweep_rates():
-  """Learning rates 3 times apart, up to one that breaks."""
+  """Learning rates 3 times apart, one after another: the sweep ends where one breaks."""
   return [{'optimizer.learning_rate': presets.rate('ppo') * 3.0 ** k} for k in range(6)]
 
 

@@ -41,7 +41,7 @@ def score_moments(extra, rollout, running):
   weight_B, score_B = rollout.weight_B, rollout.score_B
   old, mean, variance = (extra[f'score_{name}'] for name in ('count', 'mean', 'variance'))
   new = jnp.where(running | (old == 0), weight_B.sum(), 0.0)
-  share = new / jnp.maximum(old + new, 1.0)
+  share = new / jnp.where(old + new > 0, old + new, 1.0)
   step = masked.mean(score_B, weight_B) - mean
   spread = masked.variance(score_B, weight_B) - variance
   return {'score_count': old + new, 'score_mean': mean + share * step,

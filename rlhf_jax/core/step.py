@@ -52,10 +52,10 @@ def update(loss, optimizer, microbatches=1, after=None):
       def accumulate(total, part):
         (value, aux), grads = gradient(state.params, part[0], jax.random.fold_in(key, part[1]), frozen)
         return jax.tree.map(jnp.add, total, (value, grads)), aux
-      shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts), key,
-                              frozen)
-      (value, aux), grads = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-      (value, grads), aux = jax.lax.scan(accumulate, (value, grads), (parts, jnp.arange(microbatches)))
+      (value, _), grads = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts),
+                                         key, frozen)
+      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (value, grads))
+      (value, grads), aux = jax.lax.scan(accumulate, zeros, (parts, jnp.arange(microbatches)))
       out = (value, _whole(aux, jnp.sum)), grads
     (value, aux), grads = out
     direction, opt_state = optimizer.update(grads, state.opt_state, state.params)

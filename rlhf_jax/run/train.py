@@ -58,7 +58,8 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
     run_hooks.append(_evaluator(evaluate, configs, workdirs, frozen, state, start, last))
   # A checkpoint comes last: a run killed before it evaluates that step again.
   save = each_run(lambda c, w, m: hooks.at(
-    _each(config.checkpoint_every, last) + [0], lambda step, state, _: checkpoint.save(m, step, state)))
+    [0, *_each(config.checkpoint_every, last)],
+    lambda step, state, _: checkpoint.save(m, step, state)))
   run_hooks.append(save)
   if start == 0:
     save(0, state, {})

@@ -101,10 +101,12 @@ def test_a_model_that_is_not_the_checkpoints(refused, pipeline, tmp_path):
 
 
 def test_another_tokenizer(refused, pipeline, tmp_path):
-  """The preference model of another language model: the same sizes, another table of merges."""
+  """A vocabulary of the same size in which two bytes have each other's id."""
   shutil.copytree(pipeline.path / 'pm', tmp_path / 'pm')
   tokenizer = json.loads((tmp_path / 'pm' / 'tokenizer.json').read_text())
-  (tmp_path / 'pm' / 'tokenizer.json').write_text(json.dumps(tokenizer, indent=1) + '\n')
+  ids = tokenizer['model']['vocab']
+  ids['!'], ids['#'] = ids['#'], ids['!']
+  (tmp_path / 'pm' / 'tokenizer.json').write_text(json.dumps(tokenizer))
   line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', stages(pipeline)[0],
                  f'--config.preference_model={tmp_path}/pm')
   assert 'config.policy and config.preference_model were trained with different tokenizers' in line
