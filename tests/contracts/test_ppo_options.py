@@ -17,25 +17,34 @@ OPTIONS = {
   'optimizer__early_eps': True, 'data__documents': 300}
 
 
-def test_all_options_at_once_and_resumed(pipeline, tmp_path, monkeypatch):
-  made = smoke(pipeline, 'train_ppo', **OPTIONS)
+@pytest.fixture(scope='module')
+def whole(pipeline, tmp_path_factory):
+  """An uninterrupted run with all options: its config and its folder."""
+  made, path = smoke(pipeline, 'train_ppo', **OPTIONS), tmp_path_factory.mktemp('options') / 'whole'
   made.ppo.value_clip = None
-  train_ppo.run(made, tmp_path / 'whole')
+  train_ppo.run(made, path)
+  return made, path
+
+
+def test_all_options_at_once(whole):
+  trained = rundir.read_metrics(whole[1], 'response_length', 'ratio_max', 'ratio_min', 'kl_coef',
+                                'pretrain_loss', 'entropy_estimate', 'explained_variance')
+  for name, column in trained.items():
+    assert column.shape == (4,) and np.isfinite(column).all(), name
+  assert (trained['response_length'] <= 5).all()
+  assert (trained['ratio_max'] > 1).all() and (trained['ratio_min'] < 1).all()
+  assert (np.diff(trained['kl_coef']) < 0).all()                       # far below the target
+
+
+@pytest.mark.slow
+def test_all_options_resumed(whole, tmp_path, monkeypatch):
+  made, path = whole
   with monkeypatch.context() as patch:
     spied(patch, killed=3)
     with pytest.raises(KeyboardInterrupt):
       train_ppo.run(made, tmp_path / 'again')
   train_ppo.run(made, tmp_path / 'again')
-  assert last_digest(tmp_path / 'whole') == last_digest(tmp_path / 'again')
-  metrics = rundir.read_metrics(tmp_path / 'whole')
-  for name in ('pretrain_loss', 'entropy_estimate', 'ratio_max', 'ratio_min', 'explained_variance'):
-    assert np.isfinite(metrics[name][~np.isnan(metrics[name])]).all()
-    assert (~np.isnan(metrics[name])).sum() == 4
-  trained = rundir.read_metrics(tmp_path / 'whole', 'response_length', 'ratio_max', 'ratio_min',
-                                'kl_coef')
-  assert (trained['response_length'] <= 5).all()
-  assert (trained['ratio_max'] > 1).all() and (trained['ratio_min'] < 1).all()
-  assert (np.diff(trained['kl_coef']) < 0).all()                       # far below the target
+  assert last_digest(path) == last_digest(tmp_path / 'again')
 
 
 @pytest.mark.slow

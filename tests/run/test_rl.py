@@ -99,9 +99,9 @@ def checker(**changes):
 
 
 def test_a_healthy_run_is_left_alone(capsys):
-  check = checker(kl_target=1.0, kl_stop=0.3)
-  for step in range(3):
-    check(step, HEALTHY | {'approx_kl': 0.19, 'truncated': 0.99})
+  for check in (checker(), checker(kl_target=1.0, kl_stop=1.0)):
+    for step in range(3):
+      check(step, HEALTHY | {'approx_kl': 0.19, 'truncated': 0.99})
   assert capsys.readouterr().out == ''
 
 
