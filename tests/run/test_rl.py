@@ -101,7 +101,7 @@ def checker(**changes):
 def test_a_healthy_run_is_left_alone(capsys):
   for check in (checker(), checker(kl_target=1.0, kl_stop=1.0)):
     for step in range(3):
-      check(step, HEALTHY | {'approx_kl': 0.19, 'truncated': 0.99})
+      check(step, HEALTHY | {'approx_kl': 0.019, 'truncated': 0.99})
   assert capsys.readouterr().out == ''
 
 
@@ -112,12 +112,12 @@ def test_a_score_that_is_no_number_stops_the_run(bad):
     checker()(7, HEALTHY | {'score': bad})
 
 
-@pytest.mark.parametrize('bad', [0.21, np.nan, np.inf])
+@pytest.mark.parametrize('bad', [0.021, np.nan, np.inf])
 def test_an_update_beyond_the_limit_stops_the_run(bad):
   with pytest.raises(Diverged) as error:
     checker()(7, HEALTHY | {'approx_kl': bad})
   assert f'one update moved the policy by {bad} nats per token at step 7 (batch 6), more than ' \
-    'config.ppo.max_update_kl=0.2; the last good checkpoint is kept: start another run with a lower ' \
+    'config.ppo.max_update_kl=0.02; the last good checkpoint is kept: start another run with a lower ' \
     'config.optimizer.learning_rate than 0.00025' in str(error.value)
   checker(max_update_kl=0.0)(7, HEALTHY | {'approx_kl': bad})
 
@@ -125,14 +125,14 @@ def test_an_update_beyond_the_limit_stops_the_run(bad):
 @pytest.mark.parametrize('options, metrics, says', [
   ({}, {'truncated': 1.0}, 'every answer of step 3 (batch 2) was cut after 5 tokens without an end '
    'token: raise config.ppo.answer_width, or set config.ppo.no_end_penalty'),
-  ({'kl_target': 0.4}, {'approx_kl': 0.1}, 'one update moves the policy by 0.5 nats per answer (step 3 '
-   '(batch 2)), more than config.ppo.kl_target=0.4: it cannot be kept; lower config.optimizer.'),
-  ({'kl_stop': 0.4}, {'approx_kl': 0.1}, 'more than config.ppo.kl_stop=0.4'),
+  ({'kl_target': 0.04}, {'approx_kl': 0.01}, 'one update moves the policy by 0.05 nats per answer '
+   '(step 3 (batch 2)), more than config.ppo.kl_target=0.04: it cannot be kept; lower config.optimizer.'),
+  ({'kl_stop': 0.04}, {'approx_kl': 0.01, 'k1': 0.0}, 'more than config.ppo.kl_stop=0.04'),
   ({'kl_stop': 0.2}, {}, '0.2 nats per answer at step 3 (batch 2) reach config.ppo.kl_stop=0.2: the '
    'policy stays as it is from here on')])
 def test_warnings_are_said_once(options, metrics, says, capsys):
   check = checker(**options)
-  check(2, HEALTHY | {'k1': 0.1})
+  check(2, HEALTHY | {'k1': 0.0})
   assert capsys.readouterr().out == ''
   check(3, HEALTHY | metrics)
   check(4, HEALTHY | metrics)
