@@ -126,7 +126,7 @@ def test_an_update_beyond_the_limit_stops_the_run(bad):
   ({}, {'truncated': 1.0}, 'every answer of step 3 (batch 2) was cut after 5 tokens without an end '
    'token: raise config.ppo.answer_width, or set config.ppo.no_end_penalty'),
   ({'kl_target': 0.04}, {'approx_kl': 0.01}, 'one update moves the policy by 0.05 nats per answer '
-   '(step 3 (batch 2)), more than config.ppo.kl_target=0.04: it cannot be kept; lower config.optimizer.'),
+   '(step 3 (batch 2)), more than config.ppo.kl_target=0.04: it cannot be kept; lower config.opti'),
   ({'kl_stop': 0.04}, {'approx_kl': 0.01, 'k1': 0.0}, 'more than config.ppo.kl_stop=0.04'),
   ({'kl_stop': 0.2}, {}, '0.2 nats per answer at step 3 (batch 2) reach config.ppo.kl_stop=0.2: the '
    'policy stays as it is from here on')])
