@@ -47,9 +47,12 @@ def model(name, vocab_size=512):
 
 def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0, name='adam', b2=0.95):
   """learning_rate: absolute; neither paper gives one, so the pretraining rate is our choice and the
-  later stages are factors of it."""
-  return ConfigDict({'name': name, 'learning_rate': learning_rate, 'warmup': warmup, 'decay': decay,
-                     'clip': 1.0, 'b2': b2, 'weight_decay': weight_decay})
+  later stages are factors of it. warmup: a share of the run, unless warmup_samples is above 0.
+  halve_samples: the rate is halved every so many samples, 0 for never. eps: Adam's; early_eps: added
+  before bias correction."""
+  return ConfigDict({'name': name, 'learning_rate': learning_rate, 'warmup': warmup,
+                     'warmup_samples': 0, 'decay': decay, 'halve_samples': 0, 'clip': 1.0, 'b2': b2,
+                     'eps': 1e-8, 'early_eps': False, 'weight_decay': weight_decay})
 
 
 def oracle_data():
@@ -71,10 +74,59 @@ def hh_data():
 
 def ppo():
   """Bai et al. section 4.1 and appendix B.1; where the paper is silent (lam, value function,
-  batches, whitening) Stiennon et al. 2020."""
+  batches, whitening) Stiennon et al. 2020. docs/ppo.md explains each key.
+
+  max_update_kl: nats per token, 0 for no limit. k3 at the edges of the clip range, ratios of 0.8 and
+  1.2, is 0.02 (clip^2 / 2): above it the average token has moved as far as clipping means to allow.
+  Measured on the oracle world: 0.0001, 0.0009 and 0.004 at most at 1, 3 and 9 times our learning
+  rate, all of which learn; 0.03 in the update after which 27 times lost all it had gained.
+  """
   return ConfigDict({
     'samples': 10_240, 'batch_size': 128, 'passes': 1, 'minibatches': 2, 'prompts': 10_240,
-    'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'),
-    'kl_target': 0.0, 'kl_horizon': laptop('ppo.kl_horizon'), 'clip': 0.2, 'value_clip': 0.2,
-    'value_coef': 0.5, 'entropy_coef': 0.0, 'discount': 1.0, 'lam': 0.95, 'whiten': True,
-    'value_init': 'preference_model'})
+    'answer_width': None, 'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'),
+    'kl_target': 0.0, 'kl_horizon': laptop('ppo.kl_horizon'), 'kl_stop': 0.0, 'clip': 0.2,
+    'value_clip': 0.2, 'value_coef': 0.5, 'entropy_coef': 0.0, 'pretrain_coef': 0.0, 'discount': 1.0,
+    'lam': 0.95, 'whiten': True, 'whiten_rewards': False, 'normalise': 'none', 'no_end_score': None,
+    'no_end_penalty': 0.0, 'value_init': 'preference_model', 'value_head': 'zero',
+    'max_update_kl': 0.02})
+
+
+STUDIES = {                # passes, cap of an answer in tokens, warm-up and halving in samples
+  'static': (1, 128, 0, 0), 'robustness': (2, 32, 25_000, 0), 'online': (4, 128, 0, 100_000)}
+
+
+def bai2022(study='static'):
+  """PPO as in Bai et al. 2022, sections 4.1, 4.2 (robustness) and 4.5 (online), appendix B.1.
+
+  Theirs: a fixed KL coefficient of 0.001, clip 0.2, discount 1, no entropy bonus, 0.01 of the
+  pretraining learning rate, and STUDIES. Not stated there, chosen here: 200,000 samples (their
+  figure 33 is taken there), batches of 512 in 4 minibatches (Stiennon et al. 2020: 512), temperature
+  1, and what `ppo` says.
+  """
+  passes, answer_width, warmup, halve = STUDIES[study]
+  table = ConfigDict({'ppo': ppo(), 'optimizer': optimizer(0.01 * LEARNING_RATE, warmup=0.0,
+                                                           decay='constant')})
+  table.ppo.update({'samples': 200_000, 'prompts': 200_000, 'batch_size': 512, 'minibatches': 4,
+                    'passes': passes, 'answer_width': answer_width, 'kl_coef': 0.001,
+                    'kl_horizon': 10_000})
+  table.optimizer.update({'warmup_samples': warmup, 'halve_samples': halve})
+  return table
+
+
+def openai2019():
+  """PPO as in Ziegler et al. 2019 and the code released with it, as listed by Huang et al. 2023.
+
+  An adaptive KL coefficient from 0.15 to a target of 6 nats with horizon 10,000; scores brought to
+  mean 0 and variance 1 on the start policy, -1 where an answer does not end; rewards whitened with
+  their mean kept; 4 passes of one minibatch of 512; value coefficient 0.1; temperature 0.7; rate 1e-5
+  falling to 0; Adam with epsilon 1e-5 before bias correction, b2 0.999, no clipping of gradients.
+  Different here: the moments are those of the first batch, the value network starts from the
+  preference model with a zero head; 200,000 samples.
+  """
+  table = ConfigDict({'ppo': ppo(), 'optimizer': optimizer(1e-5, warmup=0.0, decay='linear', b2=0.999)})
+  table.ppo.update({'samples': 200_000, 'prompts': 200_000, 'batch_size': 512, 'minibatches': 1,
+                    'passes': 4, 'temperature': 0.7, 'kl_coef': 0.15, 'kl_target': 6.0,
+                    'kl_horizon': 10_000, 'value_coef': 0.1, 'normalise': 'start',
+                    'no_end_score': -1.0, 'whiten_rewards': True})
+  table.optimizer.update({'clip': None, 'eps': 1e-5, 'early_eps': True})
+  return table

@@ -3,6 +3,7 @@
   python -m experiments.train_ppo --config=configs/train_ppo.py --workdir=runs/ppo \\
     --config.policy=runs/policy --config.preference_model=runs/pm
   :smoke  seconds on a CPU;  :hh  published prompts
+  :bai2022, :bai2022_robustness, :bai2022_online, :openai2019  the papers' settings, 200,000 samples
 Expected: the true reward on held-out prompts rises from 0.42 to 0.95,
 above best-of-16; 70 seconds on 2 cores.
 """
@@ -20,7 +21,15 @@ def get_config(arg=''):
     'optimizer': presets.optimizer(presets.rate('ppo'), warmup=0.3, decay='linear'),
     'ppo': presets.ppo(), 'microbatches': 1, 'eval_prompts': 512, 'eval_every': 3, 'log_every': 1,
     'checkpoint_every': 32})
-  return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
+  def paper(table):
+    config.update(table)
+    return config
+  return variant(
+    arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config),
+    bai2022=lambda: paper(presets.bai2022()),
+    bai2022_robustness=lambda: paper(presets.bai2022('robustness')),
+    bai2022_online=lambda: paper(presets.bai2022('online')),
+    openai2019=lambda: paper(presets.openai2019()))()
 
 
 def smoke(config):
@@ -46,6 +55,11 @@ def sweep_kl():
 def sweep_budget():
   """KL budgets in nats, held by an adaptive coefficient, in one compiled program."""
   return [{'group': 'budget', 'ppo.kl_target': nats} for nats in (0.25, 0.5, 1.0, 2.0)]
+
+
+def sweep_rates():
+  """Learning rates 3 times apart, one after another: the sweep ends where one breaks."""
+  return [{'optimizer.learning_rate': presets.rate('ppo') * 3.0 ** k} for k in range(6)]
 
 
 def sweep_seeds():

@@ -15,10 +15,9 @@ from rlhf_jax.algorithms import language_model
 from rlhf_jax.core import rundir, spec, step
 from rlhf_jax.core.masked import mean
 from rlhf_jax.core.random import key_for
-from rlhf_jax.core.types import TokenBatch
 from rlhf_jax.data import batches
 from rlhf_jax.models import logp, sizes
-from rlhf_jax.run import build, worlds
+from rlhf_jax.run import build, documents, worlds
 from rlhf_jax.run.config import main
 from rlhf_jax.run.train import Clock, finish, open_runs, train
 
@@ -32,10 +31,9 @@ def run(config, workdir):
   clock = Clock()
   tokenizer = worlds.tokenizer(world, pathlib.Path(workdir) / 'tokenizer.json',
                                config.model.vocab_size)
-  tokens_NT, valid_NT, segment_NT = batches.pack(world.documents(tokenizer), config.length,
-                                                 tokenizer.pad_id)
-  held = max(config.batch_size, len(tokens_NT) // 50)
-  order = np.random.default_rng(config.data.seed).permutation(len(tokens_NT))
+  corpus = documents.pack(world, tokenizer, config.length)
+  held = max(config.batch_size, len(corpus.index_B) // 50)
+  order = np.random.default_rng(config.data.seed).permutation(len(corpus.index_B))
   held_rows, rows = order[:held][:config.eval_rows], order[held:]
   model = build.model(config, tokenizer.vocab_size)
   optimizer = build.optimizer(config, config.steps, model.spec)
@@ -43,13 +41,8 @@ def run(config, workdir):
   def token_logp(params, tokens_BT, valid_BT, segment_BT):
     return logp.token_logp(model, params, tokens_BT, valid_BT, segment_BT=segment_BT)
 
-  def batch(index):
-    first = np.diff(segment_NT[index], axis=1, prepend=0) != 0     # nothing predicts a first token
-    return TokenBatch(tokens_NT[index], valid_NT[index], valid_NT[index] * ~first,
-                      segment_NT[index], index.astype(np.int32))
-
   def host(config, i):
-    return batch(rows[batches.rows(len(rows), config.batch_size, i, config.seed)])
+    return documents.take(corpus, rows[batches.rows(len(rows), config.batch_size, i, config.seed)])
 
   def evaluate(state, frozen):
     held = frozen['held']
@@ -60,11 +53,11 @@ def run(config, workdir):
     [config], [workdir], label='language model', steps=config.steps, mesh=mesh, specs=model.spec,
     init=lambda c, key: spec.init(model.spec, key_for(key, 'init')), optimizer=optimizer,
     update=step.update(language_model.make_loss(token_logp), optimizer, config.microbatches),
-    host=host, frozen={'held': jax.tree.map(jnp.asarray, batch(held_rows))}, evaluate=evaluate,
-    tokenizer=tokenizer)
+    host=host, frozen={'held': jax.tree.map(jnp.asarray, documents.take(corpus, held_rows))},
+    evaluate=evaluate, tokenizer=tokenizer)
   loss = rundir.read_metrics(workdir, 'eval/loss')['eval/loss'][-1]
   tokens = config.steps * config.batch_size * config.length
-  summary = {'loss': float(loss), 'tokens': tokens, 'tokens_in_corpus': int(valid_NT.sum()),
+  summary = {'loss': float(loss), 'tokens': tokens, 'tokens_in_corpus': int(corpus.valid_BT.sum()),
              'non_embedding_parameters': sizes.non_embedding_parameters(
                sizes.config(config.model.name)),
              'parameters': spec.count(model.spec), 'wall_seconds': clock()}

@@ -6,7 +6,7 @@
 Bai et al. 2022, section 4.1. An iteration: sample one answer to each prompt of the batch, recompute
 its log-probs under policy and reference, score it, then `passes` x `minibatches` clipped updates.
 Held-out prompts are evaluated along the way with the exact KL; in the oracle world also by the true
-reward, which training never sees.
+reward, which training never sees. docs/ppo.md lists every option.
 """
 import functools
 
@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.algorithms import ppo
-from rlhf_jax.core import rundir, spec, step
+from rlhf_jax.core import rundir, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
 from rlhf_jax.evals import policy as evals
-from rlhf_jax.models import heads, logp
+from rlhf_jax.models import logp
 from rlhf_jax.rewards.preference_model import preference_model
-from rlhf_jax.rollout.episodes import episodes
-from rlhf_jax.run import build, worlds
+from rlhf_jax.rollout.episodes import Parts, episodes
+from rlhf_jax.run import build, documents, rl, worlds
 from rlhf_jax.run.config import main
 from rlhf_jax.run.train import Clock, finish, open_runs, train
 
@@ -33,56 +33,57 @@ def run(config, workdir):
 
 def run_group(configs, workdirs):
   """Trains one policy, or several in one program; returns their summaries."""
-  config = configs[0]
-  mesh = build.mesh(config, config.ppo.batch_size)
-  step.check_parts(config.ppo.batch_size, config.ppo.minibatches * config.microbatches)
+  config, p = configs[0], configs[0].ppo
+  rl.check_settings(p)
+  mesh = build.mesh(config, p.batch_size)
+  step.check_parts(p.batch_size, p.minibatches * config.microbatches)
   initial = build.role(config.policy, mesh)
   build.check_same_model(config, config.policy)
   (judge,) = build.judges([config.preference_model], initial, mesh).values()
   tests = build.judges(config.test_models, initial, mesh)
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
+  width, answer_width = world.prompt_width, p.answer_width or world.answer_width
+  prompts, held = rl.prompts(config, world, tokenizer)
+  score = preference_model(judge.model, tokenizer.eoc_id)
+  rl.check_score(score, judge.params, p.batch_size, width + answer_width)
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
-  clock, p = Clock(), config.ppo
-  critic = judge.model if p.value_init == 'preference_model' else heads.scalar(initial.model)
-  prompts = world.prompts(tokenizer, 'ppo', p.prompts)
-  held = world.prompts(tokenizer, 'eval', config.eval_prompts)
-  token_logp = functools.partial(logp.token_logp, model, start=world.prompt_width)
-  generate = build.sampler(initial, world.answer_width, mesh, temperature=p.temperature)
-
-  def value(params, tokens_BT, valid_BT):
-    return heads.before(critic.apply(params, tokens_BT, valid_BT), valid_BT)
-
-  score = preference_model(judge.model, tokenizer.eoc_id)
-  logp_at_temperature = functools.partial(token_logp, temperature=p.temperature)
-  sample = functools.partial(episodes, generate=generate, token_logp=logp_at_temperature,
-                             value=value, score=score)
+  clock = Clock()
+  read, specs, init = rl.networks(p, initial, judge, width)
+  generate = build.sampler(initial, answer_width, mesh, temperature=p.temperature)
+  parts = Parts(generate, read, score=score, ref_logp=functools.partial(
+    logp.token_logp, model, temperature=p.temperature, start=width))
+  corpus = documents.pack(world, tokenizer, width + answer_width) if p.pretrain_coef else None
 
   def host(config, i):
     index = batches.rows(len(prompts.group_N), p.batch_size, i, config.seed)
+    text = None if corpus is None else documents.take(
+      corpus, batches.rows(len(corpus.index_B), p.batch_size, i, config.seed))
     return {'prompt': prompts.tokens_NP[index], 'valid': prompts.valid_NP[index],
-            'group': prompts.group_N[index], 'index': index.astype('int32')}
+            'group': prompts.group_N[index], 'index': index.astype('int32'), 'text': text}
 
   def rollout(state, frozen, batch, i):
-    made = sample(state.params, frozen, batch['prompt'], batch['valid'],
-                  key_for(state.key, 'rollout', i), state.extra['kl_coef'],
-                  group_B=batch['group'], index_B=batch['index'])
-    return ppo.experience(made, p.discount, p.lam, p.whiten)
+    made = episodes(parts, state.params, frozen, batch, key_for(state.key, 'rollout', i),
+                    state.extra['kl_coef'])
+    moments = None if p.normalise == 'none' else ppo.score_moments(state.extra, made, running)
+    paid_B = ppo.paid_score(made, tokenizer.end_id, moments, p.no_end_score, p.no_end_penalty)
+    return ppo.experience(made, p.discount, p.lam, p.whiten, paid_B,
+                          p.whiten_rewards).replace(text=batch['text'])
 
-  def init(config, key):
-    """The policy and a value network with the preference model's body; the value head is zero."""
-    body = judge.params['body'] if critic is judge.model else initial.params
-    head = spec.init(critic.spec['head'], key_for(key, 'head'))
-    return {'policy': initial.params, 'value': {'body': body, 'head': head}}
+  def text_logp(params, tokens_BT, valid_BT, segment_BT):
+    return logp.token_logp(model, params, tokens_BT, valid_BT, segment_BT=segment_BT)
 
+  running = p.normalise == 'running'
+  loss = ppo.make_loss(read, p.clip, p.value_clip, p.value_coef, p.entropy_coef)
+  if p.pretrain_coef:
+    loss = ppo.with_pretraining(loss, text_logp, p.pretrain_coef)
   steps = p.samples // p.batch_size
-  specs = {'policy': initial.spec, 'value': critic.spec}
-  optimizer = build.optimizer(config, steps * p.passes * p.minibatches, specs)
-  update = step.update(ppo.make_loss(logp_at_temperature, value, p.clip, p.value_clip,
-                                     p.value_coef, p.entropy_coef), optimizer, config.microbatches)
+  optimizer = build.optimizer(config, steps * p.passes * p.minibatches, specs, steps * p.batch_size)
+  update = ppo.reported(step.passes(
+    step.update(loss, optimizer, config.microbatches), p.passes, p.minibatches,
+    ppo.after(p.kl_horizon, running)), tokenizer.end_id)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
-                    truth=world.reward(tokenizer) if world.reward else None,
-                    prompt_width=world.prompt_width,
+                    truth=world.reward(tokenizer) if world.reward else None, prompt_width=width,
                     tests={name: preference_model(role.model, tokenizer.eoc_id)
                            for name, role in tests.items()})
   noise = key_for(jax.random.key(config.data.seed), 'evaluation')      # the same along every run
@@ -90,14 +91,11 @@ def run_group(configs, workdirs):
     jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra}),
             'tests': {name: role.params for name, role in tests.items()}}
   state = train(
-    configs, workdirs, label='ppo', steps=steps, mesh=mesh,
-    specs=specs, init=init, optimizer=optimizer,
-    update=ppo.reported(step.passes(update, p.passes, p.minibatches, ppo.kl_controller(p.kl_horizon)),
-                        tokenizer.end_id),
-    host=host, device=rollout, frozen=frozen,
-    extra=lambda c: {'kl_coef': c.ppo.kl_coef, 'kl_target': c.ppo.kl_target},
+    configs, workdirs, label='ppo', steps=steps, mesh=mesh, specs=specs, init=init,
+    optimizer=optimizer, update=update, host=host, device=rollout, frozen=frozen,
+    extra=lambda c: ppo.memory(c.ppo.kl_coef, c.ppo.kl_target, c.ppo.kl_stop),
     evaluate=lambda state, frozen: evals.means(rows)(state.params['policy'], frozen, noise),
-    tokenizer=tokenizer, show=('score', 'k1', 'response_length'))
+    tokenizer=tokenizer, show=('score', 'k1', 'response_length'), watch=rl.watch)
   measure = jax.jit(rows)
   start, summaries = jax.device_get(measure(initial.params, frozen, noise)), []
   for s, w in enumerate(workdirs):

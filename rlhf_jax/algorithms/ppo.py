@@ -3,12 +3,12 @@
 Bai et al. 2022, section 4.1: score minus a KL penalty, clip 0.2, discount 1, no entropy bonus. The
 paper is silent on its value function: separate parameters, value clipping and whitened advantages
 follow Stiennon et al. 2020. The KL penalty is paid token by token, the score on the last one.
-Steps: `experience` once per rollout, then `make_loss` on minibatches of it.
+Steps: `paid_score` and `experience` once per rollout, then `make_loss` on minibatches of it.
 """
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.algorithms import kl
+from rlhf_jax.algorithms import kl, language_model
 from rlhf_jax.algorithms.gae import gae
 from rlhf_jax.core import masked
 from rlhf_jax.core.types import Experience
@@ -32,15 +32,53 @@ def _last(mask_BT):
   return on_BT & (following_BT == 1)
 
 
-def experience(rollout, discount, lam, whiten):
+def score_moments(extra, rollout, running):
+  """The scores of `extra`'s memory and of this rollout taken together: {'score_count', 'score_mean',
+  'score_variance'}, rows counting by weight (merged as in Chan et al. 1979).
+
+  running False: of the first rollout alone, which is the start policy's.
+  """
+  weight_B, score_B = rollout.weight_B, rollout.score_B
+  old, mean, variance = (extra[f'score_{name}'] for name in ('count', 'mean', 'variance'))
+  new = jnp.where(running | (old == 0), weight_B.sum(), 0.0)
+  share = new / jnp.where(old + new > 0, old + new, 1.0)
+  step = masked.mean(score_B, weight_B) - mean
+  spread = masked.variance(score_B, weight_B) - variance
+  return {'score_count': old + new, 'score_mean': mean + share * step,
+          'score_variance': variance + share * spread + share * (1 - share) * step ** 2}
+
+
+def paid_score(rollout, end_id, moments=None, no_end_score=None, no_end_penalty=0.0):
+  """score_B as PPO pays it, from the raw one.
+
+  moments: as of `score_moments`, which brings it to mean 0 and variance 1. Then, for answers without
+  the end token, `no_end_score` in its place (Ziegler et al. 2019; None: their own) less
+  `no_end_penalty`.
+  """
+  score_B, ended_B = rollout.score_B, ended(rollout, end_id)
+  if moments is not None:
+    score_B = (score_B - moments['score_mean']) / jnp.sqrt(moments['score_variance'] + 1e-8)
+  cut_B = (score_B if no_end_score is None else no_end_score) - no_end_penalty
+  return jnp.where(ended_B, score_B, cut_B)
+
+
+def ended(rollout, end_id):
+  """Whether the last token of each answer is the end token."""
+  return (_last(rollout.mask_BT) & (rollout.tokens_BT == end_id)).any(axis=1)
+
+
+def experience(rollout, discount, lam, whiten, score_B=None, whiten_rewards=False):
   """The Experience of a rollout: rewards, advantages and returns, out of reach of any gradient.
 
-  Whitening is over all weighted tokens of the rollout, once, before it is cut into minibatches.
-  Only the advantages are whitened: rewards and returns keep the scale of the score.
+  score_B: what is paid, the rollout's own by default. Whitening is over all weighted tokens of the
+  rollout, once, before it is cut into minibatches. By default only the advantages are whitened:
+  rewards and returns keep the scale of the score; whitened rewards keep their mean.
   """
   weight_BT = rollout.mask_BT * rollout.weight_B[:, None]
-  reward_BT = token_rewards(rollout.score_B, rollout.logp_BT, rollout.ref_logp_BT,
-                            rollout.mask_BT, rollout.kl_coef_B)
+  reward_BT = token_rewards(rollout.score_B if score_B is None else score_B, rollout.logp_BT,
+                            rollout.ref_logp_BT, rollout.mask_BT, rollout.kl_coef_B)
+  if whiten_rewards:
+    reward_BT = masked.whiten(reward_BT, weight_BT, shift_mean=False)
   advantage_BT, return_BT = gae(reward_BT, rollout.value_BT, rollout.mask_BT, discount, lam)
   if whiten:
     advantage_BT = masked.whiten(advantage_BT, weight_BT)
@@ -72,19 +110,17 @@ def value_loss(value_BT, old_value_BT, return_BT, weight_BT, clip):
   return 0.5 * (weight_BT * error_BT).sum()
 
 
-def make_loss(token_logp, value, clip, value_clip, value_coef, entropy_coef):
+def make_loss(read, clip, value_clip, value_coef, entropy_coef):
   """The Loss of an Experience: policy + value_coef * value - entropy_coef * entropy.
 
-  token_logp: (params['policy'], tokens_BT, valid_BT) -> logp_BT, the function that gave the
-  rollout's, so that the first ratio is 1.
-  value: (params['value'], tokens_BT, valid_BT) -> value_BT.
+  read: (params, tokens_BT, valid_BT) -> (logp_BT, value_BT), the function that gave the rollout's,
+  so that the first ratio is 1.
   The paper has no entropy bonus: with entropy_coef 0 it is not computed.
   """
 
   def ppo_loss(params, batch, key, frozen):
     rollout, weight_BT = batch.rollout, batch.weight_BT
-    logp_BT = token_logp(params['policy'], rollout.tokens_BT, rollout.valid_BT)
-    value_BT = value(params['value'], rollout.tokens_BT, rollout.valid_BT)
+    logp_BT, value_BT = read(params, rollout.tokens_BT, rollout.valid_BT)
     aux = ratio_statistics(logp_BT, rollout.logp_BT, weight_BT, clip)
     aux['policy_loss'] = policy_loss(logp_BT, rollout.logp_BT, batch.advantage_BT, weight_BT, clip)
     aux['value_loss'] = value_loss(value_BT, rollout.value_BT, batch.return_BT, weight_BT,
@@ -96,6 +132,21 @@ def make_loss(token_logp, value, clip, value_clip, value_coef, entropy_coef):
     return total, aux
 
   return ppo_loss
+
+
+def with_pretraining(loss, token_logp, coef):
+  """`loss` plus coef * the mean loss per token of the policy on `batch.text`, documents of its
+  pretraining (Ouyang et al. 2022, PPO-ptx; not in Bai et al. 2022).
+
+  token_logp: (params['policy'], tokens_BT, valid_BT, segment_BT) -> logp_BT at temperature 1.
+  """
+  text_loss = language_model.make_loss(token_logp)
+
+  def mixed(params, batch, key, frozen):
+    total, aux = loss(params, batch, key, frozen)
+    text, _ = text_loss(params['policy'], batch.text, key, frozen)
+    return total + coef * text, aux | {'pretrain_loss': text}
+  return mixed
 
 
 def entropy_estimate(logp_BT, old_logp_BT, weight_BT):
@@ -110,20 +161,23 @@ def entropy_estimate(logp_BT, old_logp_BT, weight_BT):
 
 
 def ratio_statistics(logp_BT, old_logp_BT, weight_BT, clip):
-  """Weighted sums of the ratio, of tokens outside the clip range, and of k3 of KL(old || new)."""
+  """Weighted sums of the ratio, of tokens outside the clip range, and of k3 of KL(old || new); the
+  largest and the smallest ratio, where tokens of weight 0 count as 1."""
   log_ratio_BT = _log_ratio(logp_BT, old_logp_BT, weight_BT)
   ratio_BT = jnp.exp(log_ratio_BT)
   return {'ratio': (weight_BT * ratio_BT).sum(),
+          'ratio_max': ratio_BT.max(), 'ratio_min': ratio_BT.min(),
           'clip_fraction': (weight_BT * (jnp.abs(ratio_BT - 1) > clip)).sum(),
           'approx_kl': (weight_BT * kl.k3(0.0, log_ratio_BT)).sum()}
 
 
 def kl_controller(horizon):
-  """after(state, batch, metrics) -> extra, for `core.step.passes`: steers the KL to a budget.
+  """after(state, batch, metrics) -> extra, for `core.step.passes`: keeps the KL to a budget.
 
   Where extra['kl_target'] is above 0, extra['kl_coef'] follows Ziegler et al. 2019 by the k1 of the
   rollout, nats per sequence; horizon: in samples. Where it is 0 the coefficient stays, as in Bai et
-  al. 2022.
+  al. 2022. Where extra['kl_stop'] is above 0 and k1 has reached it, the learning rate is 0 from now
+  on: the policy stays as it is to the end of the run.
   """
   def after(state, batch, metrics):
     rollout, extra = batch.rollout, state.extra
@@ -131,8 +185,23 @@ def kl_controller(horizon):
     target = jnp.where(extra['kl_target'] > 0, extra['kl_target'], 1.0)
     coef = kl.adaptive_coefficient(extra['kl_coef'], observed, target, horizon,
                                    rollout.weight_B.shape[0])
-    return extra | {'kl_coef': jnp.where(extra['kl_target'] > 0, coef, extra['kl_coef'])}
+    reached = (extra['kl_stop'] > 0) & (observed >= extra['kl_stop'])
+    return extra | {'kl_coef': jnp.where(extra['kl_target'] > 0, coef, extra['kl_coef']),
+                    'learning_rate': jnp.where(reached, 0.0, extra['learning_rate'])}
   return after
+
+
+def memory(kl_coef, kl_target=0.0, kl_stop=0.0):
+  """What PPO remembers in state.extra, as it starts."""
+  return {'kl_coef': kl_coef, 'kl_target': kl_target, 'kl_stop': kl_stop,
+          'score_count': 0.0, 'score_mean': 0.0, 'score_variance': 0.0}
+
+
+def after(horizon, running):
+  """after(state, batch, metrics) -> extra: `kl_controller` and `score_moments`."""
+  control = kl_controller(horizon)
+  return lambda state, batch, metrics: control(state, batch, metrics) | score_moments(
+    state.extra, batch.rollout, running)
 
 
 def _sequence_k1(rollout):
@@ -158,8 +227,7 @@ def diagnostics(rollout, end_id):
   the end token), and the largest gap between the sampler's log-probs and the recomputed ones.
   """
   mask_BT, weight_B = rollout.mask_BT, rollout.weight_B
-  length_B = mask_BT.sum(axis=1)
-  ended_B = (_last(mask_BT) & (rollout.tokens_BT == end_id)).any(axis=1)
+  length_B, ended_B = mask_BT.sum(axis=1), ended(rollout, end_id)
   weight_BT = mask_BT * weight_B[:, None]
   gap_BT = jnp.abs(kl.k1(rollout.logp_BT, rollout.sampled_logp_BT))
   row_values = {

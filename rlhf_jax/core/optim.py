@@ -2,10 +2,10 @@
 
 The learning rate itself is an array in `TrainState.extra`, so that a sweep can vary it inside one
 compiled program; an optimiser here returns the step for a learning rate of 1. Adam's epsilon is
-added after bias correction, as in optax. Neither paper states an optimiser (Bai et al. 2022 and
-Askell et al. 2021 give learning rates relative to pretraining only): Adam with b2 = 0.95 and
-clipping at 1 is the common choice for decoder language models; Muon is offered beside it for
-pretraining.
+added after bias correction, as in optax, unless asked otherwise. Neither paper states an optimiser
+(Bai et al. 2022 and Askell et al. 2021 give learning rates relative to pretraining only): Adam with
+b2 = 0.95 and clipping at 1 is the common choice for decoder language models; Muon is offered beside
+it for pretraining.
 """
 import jax
 import jax.numpy as jnp
@@ -35,11 +35,12 @@ def schedule(steps, warmup=0.0, decay='constant', halve_every=None):
   return factor
 
 
-def adam(factor, clip=1.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0):
+def adam(factor, clip=1.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, early_eps=False):
   """An optax transformation: global-norm clipping (None: off), Adam, decoupled weight decay on
-  matrices, and the schedule `factor`; for a learning rate of 1, descent sign included."""
+  matrices, and the schedule `factor`; for a learning rate of 1, descent sign included. early_eps:
+  epsilon is added before bias correction, as TensorFlow and so both OpenAI releases do."""
   parts = _clip(clip)
-  parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
+  parts.append((_early_eps_adam if early_eps else optax.scale_by_adam)(b1=b1, b2=b2, eps=eps))
   if weight_decay:
     parts.append(optax.add_decayed_weights(
       weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)))
@@ -58,6 +59,18 @@ def muon(specs, factor, clip=1.0, b2=0.99, steps=3):
     learning_rate=1.0, ns_steps=steps, adam_b2=b2,
     muon_weight_dimension_numbers=jax.tree.map(_matrix, specs, is_leaf=lambda x: isinstance(x, Spec))),
     optax.scale_by_schedule(factor))
+
+
+def _early_eps_adam(b1, b2, eps):
+  """Adam as at the end of section 2 of Kingma and Ba 2015: its first steps are smaller where
+  gradients are small, epsilon counting 1 / sqrt(1 - b2^t) times as much as after the correction."""
+  moments = optax.scale_by_adam(b1=b1, b2=b2)
+
+  def update(grads, state, params=None):
+    _, state = moments.update(grads, state, params)
+    scale = jnp.sqrt(1 - b2 ** state.count) / (1 - b1 ** state.count)
+    return jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), state.mu, state.nu), state
+  return optax.GradientTransformation(moments.init, update)
 
 
 def _clip(norm):

@@ -38,8 +38,8 @@ def _split(batch, parts):
 def update(loss, optimizer, microbatches=1, after=None):
   """An update from `loss(params, batch, key, frozen) -> (scalar, aux)`.
 
-  aux: a dictionary of weighted sums, added up over microbatches and reported. after(state, batch,
-  aux) -> extra writes back what a method remembers (KL controller, reward moments).
+  aux: a dictionary of weighted sums, added up over microbatches and reported (see `_whole` for the
+  names that are no sums). after(state, batch, aux) -> extra writes back what a method remembers.
   """
   gradient = jax.value_and_grad(loss, has_aux=True)
 
@@ -50,12 +50,13 @@ def update(loss, optimizer, microbatches=1, after=None):
     else:
       parts = _split(batch, microbatches)
       def accumulate(total, part):
-        out = gradient(state.params, part[0], jax.random.fold_in(key, part[1]), frozen)
-        return jax.tree.map(jnp.add, total, out), None
-      shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts), key,
-                              frozen)
-      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-      out, _ = jax.lax.scan(accumulate, zeros, (parts, jnp.arange(microbatches)))
+        (value, aux), grads = gradient(state.params, part[0], jax.random.fold_in(key, part[1]), frozen)
+        return jax.tree.map(jnp.add, total, (value, grads)), aux
+      (value, _), grads = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], parts),
+                                         key, frozen)
+      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (value, grads))
+      (value, grads), aux = jax.lax.scan(accumulate, zeros, (parts, jnp.arange(microbatches)))
+      out = (value, _whole(aux, jnp.sum)), grads
     (value, aux), grads = out
     direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, d: (p + state.extra['learning_rate'] * d).astype(p.dtype),
@@ -66,10 +67,17 @@ def update(loss, optimizer, microbatches=1, after=None):
   return step
 
 
+def _whole(parts, combine):
+  """Metrics of several parts, stacked, as those of the whole: `combine` over the leading axis, but
+  the largest of names that end in `_max` and the smallest of those in `_min`."""
+  extremes = {'_max': jnp.max, '_min': jnp.min}
+  return {name: extremes.get(name[-4:], combine)(x, axis=0) for name, x in parts.items()}
+
+
 def passes(update, passes, minibatches, after=None):
   """PPO's update from a plain one: `passes` sweeps over the batch, each in `minibatches` parts under
-  a fresh permutation, in one scan. Metrics are means over all parts; `state.step` counts calls of
-  the whole. after(state, batch, metrics) -> extra runs once, at the end."""
+  a fresh permutation, in one scan. Metrics are means over all parts (see `_whole`); `state.step`
+  counts calls of the whole. after(state, batch, metrics) -> extra runs once, at the end."""
   parts = passes * minibatches
 
   def step(state, batch, frozen):
@@ -80,7 +88,7 @@ def passes(update, passes, minibatches, after=None):
     def one(inner, index):
       return update(inner, jax.tree.map(lambda x: x[index], batch), frozen)
     inner, metrics = jax.lax.scan(one, state.replace(step=start * parts), index)
-    metrics = jax.tree.map(lambda x: x.mean(0), metrics)
+    metrics = _whole(metrics, jnp.mean)
     extra = inner.extra if after is None else after(inner, batch, metrics)
     return inner.replace(step=start + 1, extra=extra), metrics
   return step

@@ -115,14 +115,17 @@ class Rollout:
 @struct.dataclass
 class Experience:
   """A rollout ready for PPO: what its losses read, row by row, so that it can be cut into
-  minibatches. weight_BT is the loss weight of token t (0 outside the answer)."""
+  minibatches. weight_BT is the loss weight of token t (0 outside the answer). text: as many rows
+  of documents, for a pretraining loss beside PPO's; None without one."""
   rollout: Rollout
   advantage_BT: jax.Array
   return_BT: jax.Array
   weight_BT: jax.Array
+  text: TokenBatch | None = None
 
   def normalise(self):
-    return self.replace(weight_BT=masked.normalise(self.weight_BT))
+    text = None if self.text is None else self.text.normalise()
+    return self.replace(weight_BT=masked.normalise(self.weight_BT), text=text)
 
 
 def batch_size(batch):

@@ -3,31 +3,45 @@
 Everything PPO trains on is recomputed here, under the sampling parameters, by the same functions the
 loss uses, so that the first ratio is 1; the sampler's own log-probs are kept beside them.
 """
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
 from rlhf_jax.core.types import Rollout
 
 
-def episodes(params, frozen, prompt_BP, prompt_valid_BP, key, kl_coef, *, generate, token_logp, value,
-             score, extra=None, index_B=None, group_B=None):
+class Parts(NamedTuple):
+  """What makes an episode. Roles are entries of `params` and `frozen`.
+
+  generate: (params['policy'], prompt_BP, valid_BP, key) -> Sample.
+  read:     (params, tokens_BT, valid_BT) -> (logp_BT, value_BT), of policy and value.
+  ref_logp: (frozen['reference'], tokens_BT, valid_BT) -> logp_BT.
+  score:    (frozen['score'], tokens_BT, valid_BT, extra) -> score_B.
+  """
+  generate: Callable
+  read: Callable
+  ref_logp: Callable
+  score: Callable
+
+
+def episodes(parts, params, frozen, batch, key, kl_coef):
   """A Rollout of one answer a prompt: one row, the prompt's P columns first.
 
-  params: {'policy', 'value'}; frozen: {'reference', 'score'}. generate(params, prompt, valid, key)
-  -> Sample; token_logp(params, tokens, valid) and value(params, tokens, valid) -> [B, T];
-  score(params, tokens, valid, extra) -> [B]. kl_coef: scalar or [B].
+  batch: 'prompt' and 'valid' [B, P], 'group' and 'index' [B], and what the score wants as 'extra'.
+  kl_coef: scalar or [B].
   """
-  rows, width = prompt_BP.shape
-  sample = generate(params['policy'], prompt_BP, prompt_valid_BP, key)
-  valid_BT = jnp.concatenate([prompt_valid_BP, sample.mask_BT[:, width:]], axis=1)
+  (rows, width), valid_BP = batch['prompt'].shape, batch['valid']
+  sample = parts.generate(params['policy'], batch['prompt'], valid_BP, key)
+  valid_BT = jnp.concatenate([valid_BP, sample.mask_BT[:, width:]], axis=1)
   tokens_BT, mask_BT = sample.tokens_BT, sample.mask_BT
+  logp_BT, value_BT = parts.read(params, tokens_BT, valid_BT)
   return Rollout(
-    tokens_BT=tokens_BT, valid_BT=valid_BT, mask_BT=mask_BT,
-    logp_BT=token_logp(params['policy'], tokens_BT, valid_BT) * mask_BT,
+    tokens_BT=tokens_BT, valid_BT=valid_BT, mask_BT=mask_BT, logp_BT=logp_BT * mask_BT,
     sampled_logp_BT=sample.logp_BT,
-    ref_logp_BT=token_logp(frozen['reference'], tokens_BT, valid_BT) * mask_BT,
-    value_BT=value(params['value'], tokens_BT, valid_BT),
-    score_B=score(frozen['score'], tokens_BT, valid_BT, extra or {}),
+    ref_logp_BT=parts.ref_logp(frozen['reference'], tokens_BT, valid_BT) * mask_BT,
+    value_BT=value_BT,
+    score_B=parts.score(frozen['score'], tokens_BT, valid_BT, batch.get('extra', {})),
     weight_B=jnp.ones(rows, jnp.float32),
     kl_coef_B=jnp.broadcast_to(jnp.asarray(kl_coef, jnp.float32), (rows,)),
-    group_B=jnp.zeros(rows, jnp.int32) if group_B is None else group_B,
-    index_B=jnp.arange(rows, dtype=jnp.int32) if index_B is None else index_B)
+    group_B=batch['group'], index_B=batch['index'])

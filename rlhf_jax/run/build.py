@@ -15,7 +15,7 @@ from rlhf_jax.models import decode, heads, sizes, transformer
 from rlhf_jax.run import checkpoint
 
 MAY_VARY = ('seed', 'optimizer.learning_rate', 'ppo.kl_coef',
-            'ppo.kl_target')              # inside one compiled program
+            'ppo.kl_target', 'ppo.kl_stop')         # inside one compiled program
 
 
 class Role(NamedTuple):
@@ -40,13 +40,17 @@ def model(config, vocab_size):
   return transformer.decoder(sizes.config(config.model.name, vocab_size=vocab_size, **options))
 
 
-def optimizer(config, steps, specs):
-  """The optimiser of `config.optimizer` for parameters of these specs."""
+def optimizer(config, steps, specs, samples=None):
+  """The optimiser of `config.optimizer` for parameters of these specs, in `steps` optimiser steps
+  over `samples` samples (default: config.batch_size a step), by which some schedules are counted."""
   o = config.optimizer
-  factor = optim.schedule(steps, o.warmup, o.decay)
+  samples = steps * config.batch_size if samples is None else samples
+  warmup = o.warmup_samples / samples if o.warmup_samples else o.warmup
+  factor = optim.schedule(steps, warmup, o.decay, o.halve_samples * steps / samples or None)
   if o.name == 'muon':
     return optim.muon(specs, factor, clip=o.clip, b2=o.b2)
-  return optim.adam(factor, clip=o.clip, b2=o.b2, weight_decay=o.weight_decay)
+  return optim.adam(factor, clip=o.clip, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay,
+                    early_eps=o.early_eps)
 
 
 def check_optimizer(config):
@@ -55,8 +59,10 @@ def check_optimizer(config):
   optim.schedule(1, decay=o.decay)
   if o.name not in ('adam', 'muon'):
     raise ValueError(f'config.optimizer.name={o.name!r} is unknown: use adam, muon')
-  if o.name == 'muon' and o.weight_decay:
-    raise ValueError(f'config.optimizer.weight_decay={o.weight_decay} is for adam only: set it to 0')
+  for key in ('weight_decay', 'early_eps'):
+    if o.name == 'muon' and o[key]:
+      raise ValueError(f'config.optimizer.{key}={o[key]} is for adam only: set it to '
+                       f'{type(o[key])(0)}')
 
 
 def place(tree, specs, mesh):

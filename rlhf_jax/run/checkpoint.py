@@ -93,17 +93,18 @@ def restore(mngr, state, latest=math.inf):
 
 
 def load_params(workdir, abstract, part=None, elsewhere=None):
-  """The parameters of a finished or running run's newest checkpoint, shaped and placed as
-  `abstract`; with `part`, that entry of them, the others being read to sharding `elsewhere` and let
-  go. A missing checkpoint or other shapes are refused in one line."""
+  """The parameters of a finished or running run's newest checkpoint (not of its start), shaped and
+  placed as `abstract`; with `part`, that entry of them, the others being read to sharding `elsewhere`
+  and let go. A missing checkpoint or other shapes are refused in one line."""
   folder = _folder(workdir)
   if not folder.is_dir():
     raise FileNotFoundError(f'{workdir}: no checkpoints here; run the stage that makes it first, or '
                             'name another run directory')
   with manager(workdir) as mngr:
     step = mngr.latest_step()
-    if step is None:
-      raise FileNotFoundError(f'{workdir}: its checkpoint folder is empty; run that stage first')
+    if not step:
+      raise FileNotFoundError(f'{workdir}: its checkpoint folder holds nothing trained; run that stage '
+                              'first')
     with _damage_is_an_error(mngr, step):
       stored = mngr.item_metadata(step)['params'].tree
     check_shapes(workdir, stored if part is None else stored[part], abstract)

@@ -15,7 +15,7 @@ from rlhf_jax.core import rundir
 
 
 class Diverged(RuntimeError):
-  """A loss or gradient that is not finite."""
+  """A run that is broken: a loss that is not finite, or an update beyond a stated limit."""
 
 
 def never(step):
@@ -33,9 +33,10 @@ def check_finite(step, metrics, workdir):
                      'batch, then run the same command to resume')
 
 
-def writer(workdir, every, last, stops=()):
+def writer(workdir, every, last, stops=(), watch=None):
   """Writes metrics to `metrics.jsonl` every so many steps and at the `last`; checks every step, and
-  without delay at `stops`, where the state is evaluated or saved next."""
+  without delay at `stops`, where the state is evaluated or saved next. watch(step, metrics), when
+  there is one, checks first what is particular to a method."""
   waiting = []
 
   def hook(step, state, metrics):
@@ -44,6 +45,8 @@ def writer(workdir, every, last, stops=()):
     at_once = step % every == 0 or step == last or step in stops
     while len(waiting) > (not at_once):
       past, values = waiting.pop(0)
+      if watch is not None:
+        watch(past, values)
       check_finite(past, values, workdir)
       if past % every == 0 or past == last:
         rundir.append_metrics(workdir, past, {k: float(v) for k, v in values.items()})

@@ -24,12 +24,14 @@ def open_runs(configs, workdirs):
 
 
 def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, update, host, device=None,
-          frozen=None, extra=lambda config: {}, evaluate=None, tokenizer=None, show=('loss',)):
+          frozen=None, extra=lambda config: {}, evaluate=None, tokenizer=None, show=('loss',),
+          watch=lambda config, workdir: None):
   """The trained state (stacked when there are several configs), all files written but summary, DONE.
 
   init(config, key) -> params; host and device as in `build.source`; evaluate(state, frozen) ->
   dictionary of scalars, jitted here and written as `eval/...` every `config.eval_every` of the
-  `steps` updates.
+  `steps` updates. watch(config, workdir): as in `hooks.writer`. The start is saved too, so that a run
+  that breaks early has a good checkpoint.
   """
   config, several = configs[0], len(configs) > 1
   frozen = {} if frozen is None else frozen
@@ -48,15 +50,19 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
 
   last, every = steps, config.log_every
   def each_run(make):
-    made = [make(w, m) for w, m in zip(workdirs, managers, strict=True)]
+    made = [make(*run) for run in zip(configs, workdirs, managers, strict=True)]
     return hooks.members([[hook] for hook in made]) if several else made[0]
   stops = {*_each(config.eval_every, last), *_each(config.checkpoint_every, last)}
-  run_hooks = [each_run(lambda w, m: hooks.writer(w, every, last, stops))]
+  run_hooks = [each_run(lambda c, w, m: hooks.writer(w, every, last, stops, watch(c, w)))]
   if evaluate is not None:
     run_hooks.append(_evaluator(evaluate, configs, workdirs, frozen, state, start, last))
   # A checkpoint comes last: a run killed before it evaluates that step again.
-  run_hooks.append(each_run(lambda w, m: hooks.at(
-    _each(config.checkpoint_every, last), lambda step, state, _: checkpoint.save(m, step, state))))
+  save = each_run(lambda c, w, m: hooks.at(
+    [0, *_each(config.checkpoint_every, last)],
+    lambda step, state, _: checkpoint.save(m, step, state)))
+  run_hooks.append(save)
+  if start == 0:
+    save(0, state, {})
   run_hooks.append(_progress(label, start, last, show, several))
   state = fit(state, build.compiled_update(update, shardings, several),
               build.source(host, device, configs, mesh), frozen, last, run_hooks, start)

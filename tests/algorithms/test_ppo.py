@@ -8,10 +8,10 @@ import pytest
 
 from rlhf_jax.algorithms import ppo
 from rlhf_jax.algorithms.gae import gae
-from rlhf_jax.core.types import Rollout
+from rlhf_jax.core.types import Rollout, TokenBatch
 
 END = 9
-experience = jax.jit(ppo.experience, static_argnames='whiten')
+experience = jax.jit(ppo.experience, static_argnames=('whiten', 'whiten_rewards'))
 
 
 def make_rollout(seed=0, rows=4, columns=7):
@@ -175,8 +175,7 @@ def test_experience_no_gradient_passes_through():
 
 def toy_loss(value_clip=0.2, entropy_coef=0.0):
   """A policy whose log-probs are its parameters, and a value that is its parameters."""
-  return ppo.make_loss(lambda params, tokens_BT, valid_BT: params,
-                       lambda params, tokens_BT, valid_BT: params,
+  return ppo.make_loss(lambda params, tokens_BT, valid_BT: (params['policy'], params['value']),
                        0.2, value_clip, 0.1, entropy_coef)
 
 
@@ -210,6 +209,14 @@ def test_loss_terms_and_diagnostics_by_hand():
   assert float(aux['clip_fraction']) == 4                              # four rows, sums not means
   assert float(aux['ratio']) == pytest.approx(tokens + 4 * 0.5, rel=1e-5)
   assert float(aux['approx_kl']) == pytest.approx(4 * (0.5 - np.log(1.5)), rel=1e-4)
+  assert float(aux['ratio_max']) == pytest.approx(1.5, rel=1e-5) and float(aux['ratio_min']) == 1
+
+
+def test_the_range_of_ratios_is_of_the_tokens_that_count():
+  got = ppo.ratio_statistics(NEW_BT, OLD_BT, jnp.array([[1.0, 1, 1, 0]]), 0.2)
+  assert float(got['ratio_max']) == pytest.approx(2) and float(got['ratio_min']) == pytest.approx(.5)
+  got = ppo.ratio_statistics(NEW_BT, OLD_BT, jnp.array([[0.1, 0, 0, 0]]), 0.2)
+  assert float(got['ratio_max']) == pytest.approx(2) and float(got['ratio_min']) == 1
 
 
 def test_loss_adds_up_over_microbatches():
@@ -219,6 +226,8 @@ def test_loss_adds_up_over_microbatches():
   whole = loss(params, batch, None, {})
   parts = [loss(*jax.tree.map(lambda x, i=i: x[i:i + 2], (params, batch)), None, {})
            for i in (0, 2)]
+  for _, aux in (whole, *parts):                           # extremes do not add up: core/test_step.py
+    del aux['ratio_max'], aux['ratio_min']
   total = jax.tree.map(lambda *x: sum(x), *parts)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), whole, total)
 
@@ -254,6 +263,109 @@ def test_the_entropy_gradient_is_exact_on_average():
   got, expected = (jax.jit(jax.value_and_grad(f))(jnp.array([0.2, -0.4, 1.0]))
                    for f in (mean_estimate, entropy))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, expected)
+
+
+def test_whitened_rewards_have_variance_1_and_keep_their_mean():
+  rollout = make_rollout().replace(weight_B=np.array([1, 0.5, 0, 2], np.float32))
+  # discount 0 and values of 0: the returns are the rewards.
+  rollout = rollout.replace(value_BT=0 * rollout.sampled_logp_BT)
+  plain, white = (experience(rollout, 0.0, 0.0, False, whiten_rewards=w) for w in (False, True))
+  w = np.array(white.weight_BT).ravel()
+  a, b = (np.array(out.return_BT).ravel() for out in (plain, white))
+  mean = np.average(a, weights=w)
+  assert np.average(b, weights=w) == pytest.approx(mean, rel=1e-4)
+  assert np.average((b - mean) ** 2, weights=w) == pytest.approx(1, rel=1e-4)
+  np.testing.assert_array_equal(np.argsort(a[w > 0]), np.argsort(b[w > 0]))
+
+
+def scored(score_B, weight_B):
+  return make_rollout().replace(score_B=jnp.float32(score_B), weight_B=jnp.float32(weight_B))
+
+
+def test_score_moments_are_those_of_all_scores_so_far():
+  rollouts = [scored([1, 5, np.nan, 3], [1, 2, 0, 1]), scored([10, 0, 4, 4], [1, 1, 1, 0.5]),
+              scored([2, 2, 2, 2], [1, 1, 1, 1])]
+  extra, rows = ppo.memory(0.1), []
+  for rollout in rollouts:
+    extra |= ppo.score_moments(extra, rollout, True)
+    rows += [(x, w) for x, w in zip(rollout.score_B, rollout.weight_B, strict=True) if w]
+    x, w = np.array(rows).T
+    mean = np.average(x, weights=w)
+    assert float(extra['score_count']) == pytest.approx(w.sum())
+    assert float(extra['score_mean']) == pytest.approx(mean, rel=1e-5)
+    assert float(extra['score_variance']) == pytest.approx(np.average((x - mean) ** 2, weights=w),
+                                                           rel=1e-5)
+
+
+def test_score_moments_of_the_start_are_those_of_the_first_rollout():
+  first = ppo.score_moments(ppo.memory(0.1), scored([1, 2, 3, 6], np.ones(4)), False)
+  assert [float(x) for x in first.values()] == pytest.approx([4, 3, 3.5])
+  again = ppo.score_moments(first, scored([50, 60, 70, 90], np.ones(4)), False)
+  assert [float(x) for x in again.values()] == pytest.approx([4, 3, 3.5])
+
+
+def test_paid_score_by_hand():
+  mask_BT = jnp.array([[0., 1, 1], [0, 1, 0], [0, 1, 1], [0, 1, 1]])
+  rollout = jax.tree.map(lambda x: x[:, :3] if x.ndim == 2 else x, make_rollout()).replace(
+      mask_BT=mask_BT, score_B=jnp.array([1.0, 5.0, 3.0, 7.0]),
+      tokens_BT=np.array([[END, 1, END], [1, END, 2], [1, END, 2], [1, 2, 3]]))
+  moments = {'score_count': 4.0, 'score_mean': 3.0, 'score_variance': 4.0}
+  for expected, options in (([1, 5, 3, 7], {}), ([1, 5, 2, 6], {'no_end_penalty': 1.0}),
+                            ([1, 5, -1, -1], {'no_end_score': -1.0}),
+                            ([-1, 1, -3, -3], {'moments': moments, 'no_end_score': -1.0,
+                                               'no_end_penalty': 2.0}),
+                            ([-1, 1, 0, 2], {'moments': moments})):
+    np.testing.assert_allclose(ppo.paid_score(rollout, END, **options), expected, rtol=1e-6)
+
+
+def test_normalised_scores_do_not_depend_on_scale_and_origin():
+  rollout = make_rollout().replace(kl_coef_B=jnp.zeros(4))
+  scores, outs = (rollout.score_B, 40 * rollout.score_B - 7), []
+  for score_B in scores:
+    made = rollout.replace(score_B=score_B)
+    moments = ppo.score_moments(ppo.memory(0.0), made, True)
+    outs.append(experience(made, 1.0, 0.95, False, ppo.paid_score(made, END, moments)))
+    # The raw score is what is logged.
+    assert float(ppo.diagnostics(outs[-1].rollout, END)['score']) == pytest.approx(
+        float(score_B.mean()), rel=1e-5)
+  np.testing.assert_allclose(outs[0].advantage_BT, outs[1].advantage_BT, rtol=1e-3, atol=1e-4)
+
+
+def test_a_pretraining_loss_is_added_and_is_the_policys_alone():
+  weight_BT = jnp.array([[0., 1., 1.], [0., 1., 0.]])
+  text = TokenBatch(weight_BT, weight_BT, weight_BT, weight_BT, jnp.arange(2))
+  batch = experience(make_rollout(rows=2), 1.0, 0.95, True).replace(text=text)
+  assert float(batch.normalise().text.weight_BT.sum()) == pytest.approx(1)
+  rollout = batch.rollout
+  params = {'policy': rollout.logp_BT, 'value': rollout.value_BT, 'text': jnp.float32(2.0)}
+
+  def text_logp(policy, tokens_BT, valid_BT, segment_BT):
+    return -policy[:, :3] * tokens_BT * valid_BT * segment_BT
+
+  loss, plain = ppo.with_pretraining(toy_loss(), text_logp, 0.5), toy_loss()
+  params['policy'] = jnp.full_like(rollout.logp_BT, 2.0)
+  total, aux = loss(params, batch.normalise(), None, {})
+  expected, _ = plain(params, batch.normalise(), None, {})
+  assert float(aux['pretrain_loss']) == pytest.approx(2)            # mean of 2, 2, 2 over three tokens
+  assert float(total) == pytest.approx(float(expected) + 0.5 * 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(('stop', 'rate'), [(0.0, 3.0), (4.1, 3.0), (4.0, 0.0), (0.5, 0.0)])
+def test_a_kl_stop_ends_all_learning_when_it_is_reached(stop, rate):
+  """Three answers of 4 nats; one of weight 0 at 40 does not count."""
+  ones_BT = jnp.ones((4, 2))
+  rollout = jax.tree.map(lambda x: x[:, :2] if x.ndim == 2 else x, make_rollout()).replace(
+      mask_BT=ones_BT, ref_logp_BT=-ones_BT, logp_BT=ones_BT * jnp.array([[1.], [1.], [1.], [19.]]),
+      weight_B=jnp.array([1., 1., 1., 0.]))
+  extra = {k: jnp.float32(v) for k, v in ppo.memory(0.5, kl_stop=stop).items()}
+  state = SimpleNamespace(extra=extra | {'learning_rate': jnp.float32(3.0)})
+  new = ppo.after(40, True)(state, ppo.Experience(rollout, *[ones_BT] * 3), {})
+  assert float(new['learning_rate']) == rate and float(new['kl_coef']) == 0.5
+  # It does not come back, whatever the next rollout shows, and the scores are remembered meanwhile.
+  state.extra = new
+  calm = rollout.replace(logp_BT=-ones_BT)
+  again = ppo.after(40, True)(state, ppo.Experience(calm, *[ones_BT] * 3), {})
+  assert float(again['learning_rate']) == rate and float(again['score_count']) == 6
 
 
 def test_explained_variance():
@@ -298,7 +410,8 @@ def test_a_kl_budget_moves_the_coefficient(target, factor):
       logp_BT=np.array([[9, 0, 2], [9, 3, 9], [9, 1, 1], [9, 9, 29]], np.float32),
       weight_B=np.array([1, 1, 1, 0], np.float32))
   batch = ppo.Experience(rollout, mask_BT, mask_BT, mask_BT)
-  extra = {'kl_coef': jnp.float32(0.5), 'kl_target': jnp.float32(target), 'learning_rate': 1.0}
+  extra = {'kl_coef': jnp.float32(0.5), 'kl_target': jnp.float32(target), 'learning_rate': 1.0,
+           'kl_stop': 0.0}
   new = jax.jit(lambda extra, batch: ppo.kl_controller(40)(SimpleNamespace(extra=extra), batch, {}))(
       extra, batch)
   assert float(new['kl_coef']) == pytest.approx(0.5 * factor, rel=1e-5)

@@ -2,6 +2,7 @@
 import gzip
 import importlib
 import json
+import shutil
 
 import pytest
 
@@ -97,6 +98,29 @@ def test_a_model_that_is_not_the_checkpoints(refused, pipeline, tmp_path):
   line = refused('train_ppo:smoke', *common, '--config.ppo.minibatches=3')
   assert '16 rows does not divide into 3 parts' in line
   assert not (tmp_path / 'w').exists()
+
+
+def test_another_tokenizer(refused, pipeline, tmp_path):
+  """A vocabulary of the same size in which two bytes have each other's id."""
+  shutil.copytree(pipeline.path / 'pm', tmp_path / 'pm')
+  tokenizer = json.loads((tmp_path / 'pm' / 'tokenizer.json').read_text())
+  ids = tokenizer['model']['vocab']
+  ids['!'], ids['#'] = ids['#'], ids['!']
+  (tmp_path / 'pm' / 'tokenizer.json').write_text(json.dumps(tokenizer))
+  line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', stages(pipeline)[0],
+                 f'--config.preference_model={tmp_path}/pm')
+  assert 'config.policy and config.preference_model were trained with different tokenizers' in line
+  assert not (tmp_path / 'w').exists()
+
+
+def test_ppo_settings_are_refused_before_a_run_is_opened(refused, pipeline, tmp_path):
+  for setting, says in (('value_init=pm', "config.ppo.value_init='pm' is unknown"),
+                        ('prompts=0', 'config.ppo.prompts=0 gives no prompts'),
+                        ('samples=8', 'config.ppo.samples=8 is less than one batch')):
+    line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', *stages(pipeline),
+                   f'--config.ppo.{setting}')
+    assert says in line
+    assert not (tmp_path / 'w').exists()
 
 
 def test_a_checkpoint_of_another_shape(refused, pipeline, tmp_path):

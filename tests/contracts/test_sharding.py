@@ -49,6 +49,12 @@ def test_preference_model_on_eight_devices(one, sizes):
   assert_same(two_steps(tiny.pm_run(meshes.make(*sizes))), one['pm'])
 
 
+@meshes_of_eight
+def test_one_body_for_policy_and_value_on_eight_devices(sizes):
+  assert_same(two_steps(tiny.ppo_run(meshes.make(*sizes), minibatches=2, shared=True)),
+              two_steps(tiny.ppo_run(minibatches=2, shared=True)))
+
+
 def test_microbatches(one):
   assert_same(two_steps(tiny.ppo_run(minibatches=2, microbatches=4)), one['ppo'])
   assert_same(two_steps(tiny.pm_run(microbatches=4)), one['pm'])

@@ -1,20 +1,27 @@
-"""What any training step keeps, whatever the method: one compile, ratio 1, padding, donation."""
+"""What any training step keeps, whatever the method: one compile, ratio 1, padding, donation.
+
+Most are run on one device and on eight.
+"""
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlhf_jax.algorithms import ppo
+from rlhf_jax.algorithms import kl, ppo
 from rlhf_jax.core import masked, optim, step
 from rlhf_jax.models import decode, logp
+from rlhf_jax.run import checkpoint
 from rlhf_jax.run.fit import fit
 from tests.contracts import tiny
 
+on_meshes = pytest.mark.parametrize('mesh', tiny.MESHES.values(), ids=tiny.MESHES)
 
-@pytest.fixture(scope='module')
-def first():
+
+@pytest.fixture(scope='module', params=tiny.MESHES.values(), ids=tiny.MESHES)
+def first(request):
   """A PPO run whose policy equals its reference, its first batch, and one update of it."""
-  run = tiny.ppo_run()
+  run = tiny.ppo_run(request.param())
+  run.mesh = request.param()
   run.params = tiny.host(run.state.params)
   run.batch = run.source(run.state, run.frozen, 0)
   run.new, run.metrics = run.update(jax.tree.map(jnp.copy, run.state), run.batch, run.frozen)
@@ -40,6 +47,8 @@ def test_the_first_minibatch_has_ratio_one(first):
   np.testing.assert_allclose(first.metrics['ratio'], 1, atol=1e-6)
   np.testing.assert_allclose(first.metrics['approx_kl'], 0, atol=1e-9)
   assert first.metrics['clip_fraction'] == 0
+  for name in ('ratio_max', 'ratio_min'):
+    np.testing.assert_allclose(first.metrics[name], 1, atol=1e-5)
   assert abs(first.metrics['policy_loss']) < 1e-6                    # whitened advantages, ratio 1
 
 
@@ -48,10 +57,24 @@ def test_a_policy_equal_to_its_reference_has_no_kl(first):
   rollout = first.batch.rollout
   np.testing.assert_array_equal(rollout.logp_BT, rollout.ref_logp_BT)
   assert float(jnp.abs(rollout.logp_BT).sum()) > 10
-  # Another reference: the penalty is there, its k3 never negative.
-  other = tiny.ppo_run(reference=9)
-  k3 = ppo.diagnostics(other.source(other.state, other.frozen, 0).rollout, tiny.END)['k3']
-  assert k3 > 0.1
+
+
+@on_meshes
+def test_estimates_of_the_kl_are_right_on_average_and_none_is_negative(mesh):
+  """Against another reference: k1 and k3 of 128 answers, and the exact KL at the same prefixes."""
+  run, rows = tiny.ppo_run(mesh(), reference=9), []
+  exact = jax.jit(lambda *args: logp.exact_kl(tiny.MODEL, *args, tiny.TEMPERATURE))
+  for i in range(16):
+    out = run.source(run.state, run.frozen, i).rollout
+    estimates = [estimate(out.logp_BT, out.ref_logp_BT) for estimate in (kl.k1, kl.k3)]
+    truth_BT = exact(run.state.params['policy'], run.frozen['reference'], out.tokens_BT, out.valid_BT)
+    rows.append([kl.sequence(x_BT, out.mask_BT) for x_BT in (*estimates, truth_BT)])
+  k1, k3, truth = np.concatenate(rows, axis=1)
+  assert (k3 >= 0).all() and truth.mean() > 0.1
+  for estimate in (k1, k3):
+    error = (estimate - truth).std() / np.sqrt(len(truth))
+    assert abs(estimate.mean() - truth.mean()) < 4 * error
+    assert estimate.mean() > 0
 
 
 def test_sampled_log_probs_are_teacher_forced_ones(first):
@@ -75,8 +98,9 @@ def test_values_are_of_the_state_before_the_token(first):
     np.testing.assert_allclose(rollout.value_BT[b, t], read_BT[b, before], atol=1e-5)
 
 
-def test_learning_rate_zero_leaves_every_log_ratio_at_zero():
-  run = tiny.ppo_run(learning_rate=0.0, passes=2, minibatches=2)
+@on_meshes
+def test_learning_rate_zero_leaves_every_log_ratio_at_zero(mesh):
+  run = tiny.ppo_run(mesh(), learning_rate=0.0, passes=2, minibatches=2)
   before, state = tiny.host(run.state.params), run.state
   for i in range(2):
     batch = run.source(state, run.frozen, i)
@@ -107,7 +131,7 @@ def test_nothing_after_the_end_and_no_padding_content_matters(first):
 
 
 def test_the_amount_of_prompt_padding_changes_nothing(first):
-  wide = tiny.ppo_run(left=3)
+  wide = tiny.ppo_run(first.mesh, left=3)
   batch = wide.source(wide.state, wide.frozen, 0)
   np.testing.assert_array_equal(batch.rollout.tokens_BT[:, tiny.PROMPT + 3:],
                                 first.batch.rollout.tokens_BT[:, tiny.PROMPT:])
@@ -131,6 +155,30 @@ def test_the_side_of_prompt_padding_changes_no_loss(first):
                       for batch in (first.batch, moved)], atol=2e-5)
   tiny.assert_close(*[ppo.diagnostics(batch.rollout, tiny.END) for batch in (first.batch, moved)],
                     rtol=1e-6)
+
+
+@on_meshes
+def test_a_restored_run_goes_on_bit_by_bit_text_included(mesh, tmp_path):
+  run = tiny.ppo_run(mesh(), minibatches=2)
+
+  def go(state, start, stop):
+    texts = []
+    for i in range(start, stop):
+      batch = run.source(state, run.frozen, i)
+      texts.append(np.asarray(batch.rollout.tokens_BT))
+      state, _ = run.update(state, batch, run.frozen)
+    return state, texts
+
+  whole, text = go(jax.tree.map(jnp.copy, run.state), 0, 4)
+  half, _ = go(jax.tree.map(jnp.copy, run.state), 0, 2)
+  with checkpoint.manager(tmp_path) as manager:
+    checkpoint.save(manager, 2, half)
+    back, at = checkpoint.restore(manager, run.state)
+  assert at == 2
+  end, rest = go(back, at, 4)
+  np.testing.assert_array_equal(text[2:], rest)
+  assert not np.array_equal(text[2], text[3])
+  jax.tree.map(np.testing.assert_array_equal, tiny.host(end), tiny.host(whole))
 
 
 def test_donation_deletes_the_state_and_the_reference_survives():

@@ -13,9 +13,9 @@ from rlhf_jax.core import masked, optim, spec, step
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core.random import key_for
 from rlhf_jax.core.types import PreferenceBatch
-from rlhf_jax.models import decode, heads, logp, sizes, transformer
+from rlhf_jax.models import actor_critic, decode, heads, logp, sizes, transformer
 from rlhf_jax.rewards.preference_model import preference_model
-from rlhf_jax.rollout.episodes import episodes
+from rlhf_jax.rollout.episodes import Parts, episodes
 from rlhf_jax.run import build
 
 VOCAB, PROMPT, ANSWER, PAD, END, EOC = 24, 6, 9, 22, 1, 2
@@ -53,53 +53,57 @@ def one_device():
   return meshes.make(devices=jax.devices()[:1])
 
 
+MESHES = {'one device': one_device, 'eight devices': lambda: meshes.make(2, 2, 2)}
+
+
 def prompts(i, rows=8, left=0):
-  """Prompts of batch i of 1 to PROMPT tokens, with `left` more columns of padding."""
+  """PPO's batch i: prompts of batch i of 1 to PROMPT tokens, with `left` more columns of padding."""
   rng = np.random.default_rng(i)
   valid = (np.arange(PROMPT) >= rng.integers(0, PROMPT, (rows, 1))).astype(np.float32)
   tokens = rng.integers(3, 20, (rows, PROMPT)).astype(np.int32)
   return {'prompt': np.pad(tokens, ((0, 0), (left, 0)), constant_values=7),
-          'valid': np.pad(valid, ((0, 0), (left, 0)))}
+          'valid': np.pad(valid, ((0, 0), (left, 0))), 'group': np.zeros(rows, np.int32),
+          'index': np.arange(rows, dtype=np.int32)}
 
 
 @functools.cache
-def ppo_program(mesh, passes=1, minibatches=1, microbatches=1, rows=8, left=0):
+def ppo_program(mesh, passes=1, minibatches=1, microbatches=1, rows=8, left=0, shared=False):
   """loss, source and update of a toy PPO run, compiled once for all tests that share them."""
-  width = PROMPT + left
-  token_logp = partial(logp.token_logp, MODEL, start=width, temperature=TEMPERATURE)
+  options = {'start': PROMPT + left, 'temperature': TEMPERATURE}
   generate = partial(decode.generate, MODEL, max_new_tokens=ANSWER, temperature=TEMPERATURE,
                      eos_id=END, pad_id=PAD)
-
-  def value(params, tokens_BT, valid_BT):
-    return heads.before(JUDGE.apply(params, tokens_BT, valid_BT), valid_BT)
+  read = (actor_critic.shared(MODEL, **options) if shared
+          else actor_critic.separate(MODEL, JUDGE, **options))
+  parts = Parts(generate, read, partial(logp.token_logp, MODEL, **options),
+                preference_model(JUDGE, EOC))
 
   def experience(state, frozen, batch, i):
-    made = episodes(state.params, frozen, batch['prompt'], batch['valid'],
-                    key_for(state.key, 'rollout', i), state.extra['kl_coef'], generate=generate,
-                    token_logp=token_logp, value=value, score=preference_model(JUDGE, EOC))
+    made = episodes(parts, state.params, frozen, batch, key_for(state.key, 'rollout', i),
+                    state.extra['kl_coef'])
     return ppo.experience(made, 1.0, 0.95, True)
 
-  loss = ppo.make_loss(token_logp, value, 0.2, 0.2, 0.5, 0.0)
+  loss = ppo.make_loss(read, 0.2, 0.2, 0.5, 0.0)
   update = step.passes(step.update(loss, OPTIMIZER, microbatches), passes, minibatches)
-  specs = {'policy': MODEL.spec, 'value': JUDGE.spec}
-  shardings = build.state_shardings(ppo_state(), specs, mesh, False)
+  specs = {'policy': MODEL.spec, 'value': JUDGE.spec['head'] if shared else JUDGE.spec}
+  shardings = build.state_shardings(ppo_state(shared=shared), specs, mesh, False)
   return SimpleNamespace(
     loss=loss, gradient=jax.jit(jax.value_and_grad(loss, has_aux=True)), shardings=shardings,
     source=build.source(lambda config, i: prompts(i, rows, left), experience, [RUN], mesh),
     update=build.compiled_update(ppo.reported(update, END), shardings, False))
 
 
-def ppo_state(learning_rate=1e-2):
-  return step.create({'policy': parameters(0), 'value': parameters(1, True)}, OPTIMIZER,
+def ppo_state(learning_rate=1e-2, shared=False):
+  value = parameters(1, True)
+  return step.create({'policy': parameters(0), 'value': value['head'] if shared else value}, OPTIMIZER,
                      jax.random.key(5), learning_rate, kl_coef=0.1)
 
 
-def ppo_run(mesh=None, *, learning_rate=1e-2, reference=0, **options):
+def ppo_run(mesh=None, *, learning_rate=1e-2, reference=0, shared=False, **options):
   """A fresh state and frozen roles beside the program."""
   mesh = one_device() if mesh is None else mesh
-  program = ppo_program(mesh, **options)
+  program = ppo_program(mesh, shared=shared, **options)
   return SimpleNamespace(
-    **vars(program), state=jax.device_put(ppo_state(learning_rate), program.shardings),
+    **vars(program), state=jax.device_put(ppo_state(learning_rate, shared), program.shardings),
     frozen={'reference': build.place(parameters(reference), MODEL.spec, mesh),
             'score': build.place(parameters(2, True), JUDGE.spec, mesh)})
 

@@ -59,6 +59,21 @@ def test_adam_equals_a_loop(clip):
     ours = jax.tree.map(jnp.add, ours, direction)
 
 
+@pytest.mark.parametrize('early', [False, True])
+def test_where_epsilon_is_added(early):
+  """A gradient of 1e-3 with epsilon as large: TensorFlow's first step is 1 / (1 + 1/sqrt(1 - b2))."""
+  adam = optim.adam(optim.schedule(9), clip=None, b2=0.99, eps=1e-3, early_eps=early)
+  state, m, v = adam.init({'w': jnp.zeros(1)}), 0.0, 0.0
+  for t, grad in enumerate([1e-3, -2e-3, 1e-3], 1):
+    step, state = adam.update({'w': jnp.full(1, grad)}, state)
+    m, v = 0.9 * m + 0.1 * grad, 0.99 * v + 0.01 * grad ** 2
+    late = m / (1 - 0.9 ** t) / (np.sqrt(v / (1 - 0.99 ** t)) + 1e-3)
+    tensorflow = np.sqrt(1 - 0.99 ** t) / (1 - 0.9 ** t) * m / (np.sqrt(v) + 1e-3)
+    np.testing.assert_allclose(step['w'], -(tensorflow if early else late), rtol=1e-4)
+    if t == 1:
+      np.testing.assert_allclose(-step['w'], 1 / 11 if early else 1 / 2, rtol=1e-4)
+
+
 def newton(matrix, steps):
   """The quintic iteration of Jordan et al. 2024 towards the nearest orthogonal matrix."""
   wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix

@@ -63,6 +63,20 @@ def test_microbatches_change_nothing(parts):
     np.testing.assert_allclose(metrics[name], whole_metrics[name], rtol=1e-6, err_msg=name)
 
 
+def extremes(params, batch, key, frozen):
+  """The largest and the smallest x, of weighted rows or not."""
+  value, aux = squared(params, batch, key, frozen)
+  return value, aux | {'x_max': batch.x_B.max(), 'x_min': batch.x_B.min()}
+
+
+@pytest.mark.parametrize('parts', [1, 2, 4])
+def test_extremes_are_those_of_all_microbatches_and_minibatches(parts):
+  update = step.update(extremes, SGD, parts)
+  for one in (update, step.passes(step.update(extremes, SGD, 1), 2, parts)):
+    _, metrics = jax.jit(one)(state(), BATCH, FROZEN)
+    assert metrics['x_max'] == 4 and metrics['x_min'] == 1
+
+
 def test_a_batch_that_does_not_divide_is_one_line():
   with pytest.raises(ValueError, match='4 rows does not divide into 3 parts: use 3 rows'):
     jax.jit(step.update(squared, SGD, 3))(state(), BATCH, FROZEN)

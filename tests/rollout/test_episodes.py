@@ -9,10 +9,12 @@ import pytest
 
 from rlhf_jax.models.decode import Sample
 from rlhf_jax.rollout.candidates import candidates
-from rlhf_jax.rollout.episodes import episodes
+from rlhf_jax.rollout.episodes import Parts, episodes
 
 # Two prompts of 3 columns, the first with one column of padding; answers of 2 and 3 tokens.
 PROMPT, PROMPT_VALID = np.array([[0, 5, 6], [7, 8, 9]]), np.array([[0.0, 1, 1], [1, 1, 1]])
+BATCH = {'prompt': PROMPT, 'valid': PROMPT_VALID, 'group': np.array([3, 4]),
+         'index': np.array([40, 41])}
 MASK = np.array([[0.0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1]])
 VALID = np.array([[0.0, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]])
 
@@ -32,8 +34,8 @@ def token_logp(params, tokens_BT, valid_BT):
   return -(params + tokens_BT / 100)
 
 
-def value(params, tokens_BT, valid_BT):
-  return params + tokens_BT * valid_BT
+def read(params, tokens_BT, valid_BT):
+  return token_logp(params['policy'], tokens_BT, valid_BT), params['value'] + tokens_BT * valid_BT
 
 
 def score(params, tokens_BT, valid_BT, extra):
@@ -42,9 +44,9 @@ def score(params, tokens_BT, valid_BT, extra):
 
 @pytest.fixture(scope='module')
 def made():
-  run = partial(episodes, generate=generate, token_logp=token_logp, value=value, score=score)
+  run = partial(episodes, Parts(generate, read, token_logp, score))
   return SimpleNamespace(run=run, rollout=run(
-    {'policy': 1, 'value': 0.25}, {'reference': 2, 'score': 1000.0}, PROMPT, PROMPT_VALID, None, 0.1))
+    {'policy': 1, 'value': 0.25}, {'reference': 2, 'score': 1000.0}, BATCH, None, 0.1))
 
 
 def test_rows_are_prompt_then_answer(made):
@@ -69,15 +71,12 @@ def test_defaults_and_what_is_passed_on(made):
   out = made.rollout
   np.testing.assert_array_equal(out.weight_B, [1, 1])
   np.testing.assert_allclose(out.kl_coef_B, [0.1, 0.1], rtol=1e-6)
-  np.testing.assert_array_equal(out.index_B, [0, 1])
-  np.testing.assert_array_equal(out.group_B, [0, 0])
-  other = made.run({'policy': 1, 'value': 0.0}, {'reference': 2, 'score': 0.0}, PROMPT, PROMPT_VALID,
-                   None, jnp.array([0.1, 0.3]), extra={'bonus_B': np.array([0.5, 0.75])},
-                   index_B=np.array([40, 41]), group_B=np.array([3, 4]))
+  np.testing.assert_array_equal(out.index_B, [40, 41])
+  np.testing.assert_array_equal(out.group_B, [3, 4])
+  other = made.run({'policy': 1, 'value': 0.0}, {'reference': 2, 'score': 0.0},
+                   BATCH | {'extra': {'bonus_B': np.array([0.5, 0.75])}}, None, jnp.array([0.1, 0.3]))
   np.testing.assert_allclose(other.kl_coef_B, [0.1, 0.3], rtol=1e-6)
   np.testing.assert_allclose(other.score_B, [54.5, 99.75])
-  np.testing.assert_array_equal(other.index_B, [40, 41])
-  np.testing.assert_array_equal(other.group_B, [3, 4])
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((other.logp_BT, other.score_B)))
 
 

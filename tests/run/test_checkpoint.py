@@ -142,8 +142,11 @@ def test_what_is_not_there_or_of_another_shape_is_one_line(saved, tmp_path):
   with pytest.raises(FileNotFoundError, match='no checkpoints here; run the stage that makes it'):
     checkpoint.load_params(tmp_path / 'nowhere', abstract)
   (tmp_path / 'early' / 'checkpoints').mkdir(parents=True)
-  with pytest.raises(FileNotFoundError, match='its checkpoint folder is empty'):
-    checkpoint.load_params(tmp_path / 'early', abstract)
+  for _ in range(2):                                   # an empty folder, then the start of a run
+    with pytest.raises(FileNotFoundError, match='its checkpoint folder holds nothing trained'):
+      checkpoint.load_params(tmp_path / 'early', abstract)
+    with checkpoint.manager(tmp_path / 'early') as manager:
+      checkpoint.save(manager, 0, state(0))
   wide = abstract | {'head': jax.ShapeDtypeStruct((4,), jnp.float32)}
   with pytest.raises(ValueError, match=r'parameter head has shape \(3,\), the configured model '
                      r'wants \(4,\): check config.model'):

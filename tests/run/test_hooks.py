@@ -43,6 +43,20 @@ def test_a_gradient_that_is_not_finite_stops_it_too(tmp_path):
   hooks.check_finite(7, {'loss': 1.0, 'other': jnp.nan}, tmp_path)
 
 
+def test_what_is_watched_is_checked_before_anything_is_written(tmp_path):
+  seen = []
+  def watch(step, metrics):
+    seen.append((step, float(metrics['loss'])))
+    if step == 3:
+      raise hooks.Diverged('broken')
+  hook = hooks.writer(tmp_path, 1, 5, watch=watch)
+  drive(hook, [0.5, 0.25])
+  with pytest.raises(hooks.Diverged, match='^broken$'):
+    drive(hook, [math.nan], first=3)                          # said by the watch, which comes first
+  assert seen[:2] == [(1, 0.5), (2, 0.25)]
+  assert rundir.read_metrics(tmp_path)['step'].tolist() == [1, 2]
+
+
 def test_at_calls_at_its_steps_alone():
   called = []
   hook = hooks.at(iter([2, 4]), lambda step, state, metrics: called.append((step, state, metrics)))

@@ -145,6 +145,15 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp
   assert files(tmp_path / 'a') == files(tmp_path / 'b')
 
 
+def test_a_run_that_breaks_at_once_keeps_its_start(tmp_path):
+  with pytest.raises(Diverged, match='at step 1 '):
+    go([config()], [tmp_path / 'a'], poisoned(0))
+  assert files(tmp_path / 'a')[1] == 0
+  go([config()], [tmp_path / 'b'])
+  go([config()], [tmp_path / 'a'])
+  assert files(tmp_path / 'a') == files(tmp_path / 'b')
+
+
 def test_an_absurd_learning_rate_stops_the_run(tmp_path):
   with pytest.raises(Diverged, match='is (inf|nan) at step [2-6] '):
     go([config(optimizer__learning_rate=1e30)], [tmp_path / 'a'])

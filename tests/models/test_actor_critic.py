@@ -1,0 +1,42 @@
+"""Policy and value read together: each number is that of its own network, shared body or not."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlhf_jax.core import spec
+from rlhf_jax.models import actor_critic, heads, logp, sizes, transformer
+
+MODEL = transformer.decoder(sizes.config('micro', width=16, heads=2, vocab_size=12, context=16))
+CRITIC = heads.scalar(MODEL, heads.initial_normal(16))
+POLICY, VALUE = spec.init(MODEL.spec, jax.random.key(0)), spec.init(CRITIC.spec, jax.random.key(1))
+TOKENS = jax.random.randint(jax.random.key(2), (3, 8), 0, 12)
+VALID = jnp.array([[0., 0, 1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 0, 0, 0]])
+OPTIONS = {'temperature': 1.3, 'start': 3}
+
+
+def params(shared):
+  return {'policy': POLICY, 'value': VALUE['head'] if shared else VALUE}
+
+
+def read(shared):
+  return (actor_critic.shared(MODEL, **OPTIONS) if shared
+          else actor_critic.separate(MODEL, CRITIC, **OPTIONS))
+
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_log_probs_and_values_of_the_state_before_each_token(shared):
+  logp_BT, value_BT = jax.jit(read(shared))(params(shared), TOKENS, VALID)
+  np.testing.assert_allclose(logp_BT, logp.token_logp(MODEL, POLICY, TOKENS, VALID, **OPTIONS),
+                             atol=1e-6)
+  after_BT = CRITIC.apply({'body': POLICY, 'head': VALUE['head']} if shared else VALUE, TOKENS, VALID)
+  np.testing.assert_allclose(value_BT[1, 1:], after_BT[1, :-1], atol=1e-6)
+  assert value_BT[1, 0] == 0 and float(jnp.abs(value_BT[1]).sum()) > 0.1
+
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_a_value_loss_reaches_the_policys_body_only_where_it_is_shared(shared):
+  grads = jax.grad(lambda p: read(shared)(p, TOKENS, VALID)[1].sum())(params(shared))
+  moved = float(jnp.abs(grads['policy']['layers']['up']).sum())
+  assert (moved > 1e-3) == shared
+  assert float(jnp.abs(jax.tree.leaves(grads['value'])[-1]).sum()) > 1e-3

@@ -1,0 +1,140 @@
+"""PPO's networks from saved roles, refused settings, and what stops or warns along a run."""
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import presets, train_ppo
+from rlhf_jax.core import spec
+from rlhf_jax.models import heads, sizes, transformer
+from rlhf_jax.run import rl
+from rlhf_jax.run.build import Role
+from rlhf_jax.run.hooks import Diverged
+
+MODEL = transformer.decoder(sizes.config('micro', width=16, heads=2, vocab_size=12, context=16))
+JUDGE = heads.scalar(MODEL, heads.initial_normal(16))
+POLICY = Role(MODEL, spec.init(MODEL.spec, jax.random.key(0)), None, MODEL.spec)
+PM = Role(JUDGE, spec.init(JUDGE.spec, jax.random.key(1)), None, JUDGE.spec)
+
+
+def settings(**changes):
+  p = presets.ppo()
+  p.update(changes)
+  return p
+
+
+@pytest.mark.parametrize('value_init, body', [('preference_model', PM.params['body']),
+                                              ('policy', POLICY.params), ('shared', None)])
+def test_networks_start_from_what_is_named(value_init, body):
+  read, specs, init = rl.networks(settings(value_init=value_init), POLICY, PM, 2)
+  params = init(None, jax.random.key(3))
+  assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, spec.abstract(specs))
+  head = params['value'] if body is None else params['value']['head']
+  assert not np.asarray(head['weight']).any()
+  jax.tree.map(np.testing.assert_array_equal, params['policy'], POLICY.params)
+  if body is not None:
+    jax.tree.map(np.testing.assert_array_equal, params['value']['body'], body)
+  logp_BT, value_BT = read(params, jnp.ones((2, 6), jnp.int32), jnp.ones((2, 6)))
+  assert not np.asarray(value_BT).any() and np.asarray(logp_BT)[:, 2:].all()
+
+
+def test_a_value_may_start_from_the_whole_preference_model():
+  _, _, init = rl.networks(settings(value_head='preference_model'), POLICY, PM, 2)
+  jax.tree.map(np.testing.assert_array_equal, init(None, jax.random.key(3))['value'], PM.params)
+
+
+@pytest.mark.parametrize('changes, says', [
+  ({'value_init': 'pm'}, "config.ppo.value_init='pm' is unknown: use preference_model, policy, shared"),
+  ({'value_head': 'one'}, "config.ppo.value_head='one' is unknown: use zero, preference_model"),
+  ({'normalise': 'yes'}, "config.ppo.normalise='yes' is unknown: use none, start, running"),
+  ({'value_init': 'shared', 'value_head': 'preference_model'}, "config.ppo.value_init is 'shared'"),
+  ({'samples': 100}, 'config.ppo.samples=100 is less than one batch: use at least '
+   'config.ppo.batch_size=128')])
+def test_settings_that_are_refused(changes, says):
+  with pytest.raises(ValueError) as error:
+    rl.check_settings(settings(**changes))
+  assert says in str(error.value)
+
+
+def test_settings_that_fit_are_not_refused():
+  for p in (settings(), settings(value_head='preference_model'), settings(samples=128),
+            presets.bai2022('online').ppo, presets.openai2019().ppo):
+    rl.check_settings(p)
+
+
+@pytest.mark.parametrize('key', ['ppo.prompts', 'eval_prompts'])
+def test_an_empty_prompt_set_is_refused(key):
+  world = SimpleNamespace(prompts=lambda tokenizer, split, n: SimpleNamespace(
+    group_N=np.zeros(0 if (split == 'ppo') == (key == 'ppo.prompts') else n)))
+  config = train_ppo.get_config()
+  with pytest.raises(ValueError, match=f'config.{key}=[0-9]* gives no prompts: ask for some'):
+    rl.prompts(config, world, None)
+  config.update_from_flattened_dict({key: 0})
+  world = SimpleNamespace(prompts=lambda tokenizer, split, n: SimpleNamespace(group_N=np.zeros(n)))
+  with pytest.raises(ValueError, match=f'config.{key}=0 gives no prompts'):
+    rl.prompts(config, world, None)
+
+
+@pytest.mark.parametrize('made, says', [
+  (lambda tokens_BT: jnp.zeros((4, 1)), r'is float32 of shape \(4, 1\): PPO needs one real number'),
+  (lambda tokens_BT: tokens_BT.sum(), r'is int32 of shape \(\)'),
+  (lambda tokens_BT: tokens_BT.sum(1), r'is int32 of shape \(4,\): PPO needs one real number each, '
+   r'shape \(4,\); mend the Score or config.preference_model')])
+def test_a_score_of_another_shape_or_type_is_refused(made, says):
+  score = lambda params, tokens_BT, valid_BT, extra: made(tokens_BT)          # noqa: E731
+  with pytest.raises(ValueError, match=says):
+    rl.check_score(score, None, 4, 7)
+  rl.check_score(lambda params, tokens_BT, valid_BT, extra: valid_BT.sum(1), None, 4, 7)
+
+
+HEALTHY = {'score': 0.5, 'approx_kl': 1e-4, 'k1': 0.2, 'response_length': 5.0, 'truncated': 0.1}
+
+
+def checker(**changes):
+  config = train_ppo.get_config()
+  config.ppo.update(changes)
+  return rl.watch(config, 'runs/x')
+
+
+def test_a_healthy_run_is_left_alone(capsys):
+  for check in (checker(), checker(kl_target=1.0, kl_stop=1.0)):
+    for step in range(3):
+      check(step, HEALTHY | {'approx_kl': 0.019, 'truncated': 0.99})
+  assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_score_that_is_no_number_stops_the_run(bad):
+  with pytest.raises(Diverged, match=r'runs/x: the score is (nan|inf) at step 7 \(batch 6\), from '
+                     'config.preference_model=runs/pm; the last good checkpoint is kept'):
+    checker()(7, HEALTHY | {'score': bad})
+
+
+@pytest.mark.parametrize('bad', [0.021, np.nan, np.inf])
+def test_an_update_beyond_the_limit_stops_the_run(bad):
+  with pytest.raises(Diverged) as error:
+    checker()(7, HEALTHY | {'approx_kl': bad})
+  assert f'one update moved the policy by {bad} nats per token at step 7 (batch 6), more than ' \
+    'config.ppo.max_update_kl=0.02; the last good checkpoint is kept: start another run with a lower ' \
+    'config.optimizer.learning_rate than 0.00025' in str(error.value)
+  checker(max_update_kl=0.0)(7, HEALTHY | {'approx_kl': bad})
+
+
+@pytest.mark.parametrize('options, metrics, says', [
+  ({}, {'truncated': 1.0}, 'every answer of step 3 (batch 2) was cut after 5 tokens without an end '
+   'token: raise config.ppo.answer_width, or set config.ppo.no_end_penalty'),
+  ({'kl_target': 0.04}, {'approx_kl': 0.01}, 'one update moves the policy by 0.05 nats per answer '
+   '(step 3 (batch 2)), more than config.ppo.kl_target=0.04: it cannot be kept; lower config.opti'),
+  ({'kl_stop': 0.04}, {'approx_kl': 0.01, 'k1': 0.0}, 'more than config.ppo.kl_stop=0.04'),
+  ({'kl_stop': 0.2}, {}, '0.2 nats per answer at step 3 (batch 2) reach config.ppo.kl_stop=0.2: the '
+   'policy stays as it is from here on')])
+def test_warnings_are_said_once(options, metrics, says, capsys):
+  check = checker(**options)
+  check(2, HEALTHY | {'k1': 0.0})
+  assert capsys.readouterr().out == ''
+  check(3, HEALTHY | metrics)
+  check(4, HEALTHY | metrics)
+  (line,) = capsys.readouterr().out.splitlines()
+  assert line.startswith('runs/x: ') and says in line
