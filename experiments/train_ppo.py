@@ -19,7 +19,6 @@ from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
 from rlhf_jax.evals import policy as evals
 from rlhf_jax.models import heads, logp
-from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.rollout.episodes import episodes
 from rlhf_jax.run import build, worlds
 from rlhf_jax.run.config import main
@@ -36,8 +35,8 @@ def run_group(configs, workdirs):
   config = configs[0]
   mesh = build.mesh(config, config.ppo.batch_size)
   step.check_parts(config.ppo.batch_size, config.ppo.minibatches * config.microbatches)
-  initial, judge = build.role(config.policy, mesh), build.role(
-    config.preference_model, mesh, lambda model: heads.scalar(model))
+  initial = build.role(config.policy, mesh)
+  judge, score = build.judge(config.preference_model, mesh)
   build.check_same_model(config, config.policy)
   build.check_same_tokenizer(initial, judge, ('config.policy', 'config.preference_model'))
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
@@ -53,7 +52,6 @@ def run_group(configs, workdirs):
   def value(params, tokens_BT, valid_BT):
     return heads.before(critic.apply(params, tokens_BT, valid_BT), valid_BT)
 
-  score = preference_model(judge.model, tokenizer.eoc_id)
   logp_at_temperature = functools.partial(token_logp, temperature=p.temperature)
   sample = functools.partial(episodes, generate=generate, token_logp=logp_at_temperature,
                              value=value, score=score)
