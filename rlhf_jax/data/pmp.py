@@ -112,8 +112,10 @@ def _posts(path):
   for number, row, problem in sources.xml_rows(path):
     if problem:
       yield Dropped('unreadable', problem)
+    elif row.get('PostTypeId') == '1' and (row.get('Id') is None or row['Id'] in questions):
+      yield Dropped('no_id_of_its_own', _where(path, number))
     elif row.get('PostTypeId') == '1':
-      questions[row.get('Id')] = number, {
+      questions[row['Id']] = number, {
         'title': row.get('Title', ''), 'body': plain_html(row.get('Body', '')),
         'accepted': row.get('AcceptedAnswerId')}
     elif row.get('PostTypeId') == '2':
@@ -143,6 +145,8 @@ def reddit(files, subreddits=()):
         yield Dropped('other_subreddit', _where(path, number))
       elif kind := _not_by_a_person(post['author'], post['selftext']):
         yield Dropped(kind, _where(path, number))
+      elif f't3_{post["id"]}' in posts:
+        yield Dropped('no_id_of_its_own', _where(path, number))
       else:
         posts[f't3_{post["id"]}'] = path, number, post
   for path in (p for p in files if p.name.startswith('comments')):

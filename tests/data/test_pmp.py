@@ -91,6 +91,8 @@ POSTS = '''\ufeff<?xml version="1.0" encoding="utf-8"?>
   <row Id="5" PostTypeId="2" ParentId="9" Score="2" Body="of another" />
   <row Id="6" PostTypeId="2" ParentId="3" Body="no votes" />
   <row Id="7" PostTypeId="4" Body="a tag wiki" />
+  <row Id="3" PostTypeId="1" Title="V" />
+  <row PostTypeId="1" Title="W" />
 </posts>'''
 
 
@@ -102,6 +104,7 @@ def test_a_dump_gives_what_the_prepared_questions_give(tmp_path):
   assert pairs == []
   assert dropped == {'tie': ['beer/Posts.xml, line 3'], 'no_question': ['beer/Posts.xml, line 7'],
                      'no_score': ['beer/Posts.xml, line 8'],
+                     'no_id_of_its_own': [f'beer/Posts.xml, line {n}' for n in (10, 11)],
                      'fewer_than_two_answers': ['beer/Posts.xml, line 5']}
   write(dump, [POSTS.replace('Score="9"', 'Score="12"')])      # log2(13) = 3.7
   prepared = write(tmp_path / 'x.jsonl', [
@@ -162,7 +165,8 @@ def test_one_pair_a_post_from_any_of_its_comments(tmp_path):
 
 def test_deleted_texts_bots_and_other_subreddits_are_left_out(tmp_path):
   posts = [post('p'), post('q', '[removed]'), post('r', author='[deleted]'),
-           post('s', author='AutoModerator'), post('t', subreddit='AmItheAsshole'), post('u'), '{']
+           post('s', author='AutoModerator'), post('t', subreddit='AmItheAsshole'), post('u'), '{',
+           post('p')]
   comments = [
     comment('1', 't3_p', 2, 'good'), comment('2', 't3_p', 1, 'bad'),
     comment('3', 't3_p', 9, '[deleted]'), comment('4', 't3_p', 9, 'x', '[deleted]'),
@@ -178,7 +182,7 @@ def test_deleted_texts_bots_and_other_subreddits_are_left_out(tmp_path):
   assert dropped == {
     'deleted': [p[2], p[3], c[3], c[4]], 'bot': [p[4], c[5]], 'other_subreddit': [p[5]],
     'empty': [c[6]], 'no_score': [c[7]], 'post_left_out': [c[10]], 'parent_left_out': [c[8], c[9]],
-    'tie': [p[6]]}
+    'tie': [p[6]], 'no_id_of_its_own': [p[8]]}
   assert 'other_subreddit' not in reddit(tmp_path, posts, comments)[1]
 
 

@@ -467,6 +467,11 @@ def test_pmp_pairs_become_good_and_bad_ones_inside_the_context(ranked_data, lett
     assert sum(length == ranked_data.context - 1 for length in lengths) >= cut
 
 
+def test_a_split_without_comparisons_is_named(ranked_data, letters):
+  with pytest.raises(ValueError, match='not one comparison for validation in 40 tokens: more files'):
+    ranked(ranked_data, letters, validation_share=0.0)
+
+
 def test_pmp_sizes_and_text_for_a_language_model(ranked_data, letters):
   made, _ = ranked(ranked_data, letters, binarise=True, comparisons=10)
   assert len(made['train'].prompt) == 20
