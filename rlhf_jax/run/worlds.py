@@ -280,13 +280,13 @@ def _published(tokenizer, pairs, rows, data, encode, groups, room=0):
     made[name], need_N, cut_N = text_pairs.tokenise(tokenizer, pairs, i, encode, groups,
                                                     data.context - room)
     lost[name], cut[name] = i[need_N > data.context - room], i[cut_N]
-    if not made[name].prompt:
-      raise ValueError(f'not one comparison for {name} in {data.context} tokens: more files, another '
-                       'config.data.validation_share or a longer context are needed')
     if data.long_answers == 'error' and len(lost[name]):
       raise ValueError(f'an answer of {need_N.max() - 1} tokens does not fit into config.data.context='
                        f'{data.context} with the end-of-context token: use {need_N.max() + room} or '
                        "more, or config.data.long_answers='drop'")
+    if not made[name].prompt:
+      raise ValueError(f'not one comparison for {name} in {data.context} tokens: more files, another '
+                       'config.data.validation_share or a longer context are needed')
   for what, where in (('whose answers do not fit, left out', lost), ('with a prompt cut', cut)):
     if first := next((pairs.where[i[0]] for i in where.values() if len(i)), None):
       print(f'comparisons in {data.context} tokens {what}: '
