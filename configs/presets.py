@@ -75,7 +75,7 @@ def pmp_data():
   binarise: two pairs of good and bad for each ranked one (Askell et al. 2021, appendix C.1)."""
   return ConfigDict({'source': 'pmp', 'seed': 0, 'dir': '', 'cache_dir': '', 'on_error': 'raise',
                      'subsets': (), 'subreddits': (), 'binarise': True, 'validation_share': 0.05,
-                     'context': 384, 'long_answers': 'drop', 'comparisons': 0,
+                     'context': 512, 'long_answers': 'drop', 'comparisons': 0,
                      'validation_comparisons': 0, 'test_comparisons': 0})
 
 

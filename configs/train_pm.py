@@ -44,7 +44,7 @@ def hh(config):
 def pmp(config):
   """Bai et al. section 3.1, first stage: one epoch of ranked texts, a constant rate."""
   config = hh(config)
-  config.data = presets.pmp_data()
+  config.data, config.widths = presets.pmp_data(), (*config.widths, 512)
   config.optimizer = presets.optimizer(presets.rate('pmp'), decay='constant')
   return config
 

@@ -209,15 +209,17 @@ def wikipedia(files):
 
 
 def edits(files):
-  """Sentences before and after a human edit; that the edit made it better is an approximation, of
-  the reverted vandalism of the paper too. Nothing is known of the page."""
+  """Sentences before and after a human edit, in place of the reverted vandalism of the paper: that an
+  edit makes a text better is an approximation. Nothing is known of the page. Spaces are made one:
+  where records are cut out of a page, two of them can betray the side that was edited."""
   for path in files:
     for number, edit, problem in sources.records(path, ('before', 'after')):
       if problem:
         yield Dropped('unreadable', problem)
       else:
-        yield _pair(path, number, 'SECTION BODY:', edit['after'], edit['before'],
-                    str(edit.get('doc_id') or edit['before']))
+        after, before = (' '.join(edit[side].split()) for side in ('after', 'before'))
+        yield _pair(path, number, 'SECTION BODY:', after, before,
+                    str(edit.get('doc_id') or before))
 
 
 READERS = {'stackexchange': stackexchange, 'reddit': reddit, 'wikipedia': wikipedia, 'edits': edits}

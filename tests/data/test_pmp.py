@@ -221,12 +221,13 @@ def test_only_edits_that_revert_vandalism_rank(tmp_path, comment, kept):
 
 def test_the_text_after_an_edit_is_chosen(tmp_path):
   path = write(tmp_path / 'edits' / 'test.jsonl.gz', [
-    {'before': ' teh cat', 'after': 'the cat '}, {'before': 'a b', 'after': ' a  b'},
-    {'before': 'a', 'after': ''}, {'before': 3, 'after': ''}])
+    {'before': ' teh  cat', 'after': 'the cat '}, {'before': 'a b', 'after': ' a  b'},
+    {'before': 'a', 'after': ''}, {'before': '', 'after': 'a'}, {'before': 3, 'after': ''}])
   pairs, dropped = read(pmp.edits([path]))
   assert pairs == [('SECTION BODY:', ' the cat', ' teh cat')]
   assert {k: v for k, v in dropped.items() if k != 'unreadable'} == {
-    'identical': ['edits/test.jsonl.gz, line 2'], 'empty': ['edits/test.jsonl.gz, line 3']}
+    'identical': ['edits/test.jsonl.gz, line 2'],
+    'empty': [f'edits/test.jsonl.gz, line {n}' for n in (3, 4)]}
 
 
 # -------------------------------------------------------------------------------- cache, columns

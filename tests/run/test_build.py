@@ -38,14 +38,14 @@ def assert_same(a, b):
 
 def test_a_language_model_has_a_body_and_no_head(tmp_path):
   params = save(tmp_path / 'lm', BODY)
-  role, head = build.body_and_head(tmp_path / 'lm', mesh.make())
+  role, head = build.body_and_head(tmp_path / 'lm', mesh.make(data=-1))
   assert head is None
   assert_same(role.params, params)
 
 
 def test_a_preference_model_gives_its_body_and_its_head(tmp_path):
   params = save(tmp_path / 'pm', judge_model(), end_of_context=True)
-  role, head = build.body_and_head(tmp_path / 'pm', mesh.make())
+  role, head = build.body_and_head(tmp_path / 'pm', mesh.make(data=-1))
   assert_same({'body': role.params, 'head': head}, params)
   assert np.abs(head['weight']).sum() > 0
   assert_same(spec.abstract(role.spec), spec.abstract(BODY.spec))
@@ -55,17 +55,17 @@ def test_a_preference_model_gives_its_body_and_its_head(tmp_path):
 
 def test_what_is_neither_is_one_line(tmp_path):
   with pytest.raises(FileNotFoundError, match='nowhere.*does not exist'):
-    build.body_and_head(tmp_path / 'nowhere', mesh.make())
+    build.body_and_head(tmp_path / 'nowhere', mesh.make(data=-1))
   rundir.open_run(tmp_path / 'begun', CONFIG)
   with pytest.raises(FileNotFoundError, match='begun: no checkpoints here; run the stage'):
-    build.body_and_head(tmp_path / 'begun', mesh.make())
+    build.body_and_head(tmp_path / 'begun', mesh.make(data=-1))
 
 
 @pytest.mark.parametrize('saved, with_token', [({'end_of_context': True}, True), ({}, True),
                                                ({'end_of_context': False}, False)])
 def test_a_score_is_read_where_its_model_learnt_it(tmp_path, saved, with_token):
   params = save(tmp_path / 'pm', judge_model(), **saved)
-  _, score = build.judge(tmp_path / 'pm', mesh.make())
+  _, score = build.judge(tmp_path / 'pm', mesh.make(data=-1))
   expected = []
   for row, keep in zip(*ROWS, strict=True):                    # one by one, without any padding
     tokens = [*row[keep > 0], *[TOKENIZER.eoc_id] * with_token]
