@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 LAPTOP = {
   'pm.learning_rate_factor': (0.21, '0.01 of the pretraining rate (Bai et al. section 3.1)',
                               '10^4 comparisons instead of 1.6 * 10^5, and a small body'),
-  'pmp.learning_rate_factor': (0.1, '0.1 of the pretraining rate (Bai et al. section 3.1)', 'TODO'),
+  'pmp.binarise': (False, 'two GOOD/BAD pairs of each ranked one (Askell et al. 2021, appendix C.1)',
+                   'of 6,000 such pairs a small model learns nothing (accuracy 0.50)'),
   'ppo.learning_rate_factor': (0.025, '0.01 of the pretraining rate (Bai et al. section 4.1)',
                                '10^4 samples instead of 10^5 to 10^6'),
   'ppo.kl_coef': (0.02, '0.001 (Bai et al. eq. 4.1)',
@@ -71,11 +72,10 @@ def hh_data():
 
 
 def pmp_data():
-  """Ranked texts: the sources named in `subsets`, () for all that are there; subreddits () for all.
-  binarise: two pairs of good and bad for each ranked one (Askell et al. 2021, appendix C.1)."""
+  """Ranked texts: the sources named in `subsets`, () for all that are there; subreddits () for all."""
   return ConfigDict({'source': 'pmp', 'seed': 0, 'dir': '', 'cache_dir': '', 'on_error': 'raise',
-                     'subsets': (), 'subreddits': (), 'binarise': True, 'validation_share': 0.05,
-                     'context': 512, 'long_answers': 'drop', 'comparisons': 0,
+                     'subsets': (), 'subreddits': (), 'binarise': laptop('pmp.binarise'),
+                     'validation_share': 0.05, 'context': 512, 'long_answers': 'drop', 'comparisons': 0,
                      'validation_comparisons': 0, 'test_comparisons': 0})
 
 

@@ -42,10 +42,10 @@ def hh(config):
 
 
 def pmp(config):
-  """Bai et al. section 3.1, first stage: one epoch of ranked texts, a constant rate."""
+  """Bai et al. section 3.1, first stage: one epoch, a constant 0.1 of the pretraining rate."""
   config = hh(config)
   config.data, config.widths = presets.pmp_data(), (*config.widths, 512)
-  config.optimizer = presets.optimizer(presets.rate('pmp'), decay='constant')
+  config.optimizer = presets.optimizer(0.1 * presets.LEARNING_RATE, decay='constant')
   return config
 
 

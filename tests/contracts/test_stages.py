@@ -41,7 +41,7 @@ def pmp(path, init='lm', **changes):
   settings = {'init': str(path / init), 'data.dir': str(path / 'data'),
               'data.cache_dir': str(path / 'cache'), 'data.validation_share': 0.3,
               'widths': (32, 48), 'batch_size': 16, 'eval_pairs': 16, 'baselines': False,
-              'optimizer.learning_rate': 0.01} | changes
+              'data.binarise': True, 'optimizer.learning_rate': 0.01} | changes
   for key, value in settings.items():
     config.override(made, key, value)
   return made
