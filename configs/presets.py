@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 LAPTOP = {
   'pm.learning_rate_factor': (0.21, '0.01 of the pretraining rate (Bai et al. section 3.1)',
                               '10^4 comparisons instead of 1.6 * 10^5, and a small body'),
+  'pmp.binarise': (False, 'two GOOD/BAD pairs of each ranked one (Askell et al. 2021, appendix C.1)',
+                   'of 6,000 such pairs a small model learns nothing (accuracy 0.50)'),
   'ppo.learning_rate_factor': (0.025, '0.01 of the pretraining rate (Bai et al. section 4.1)',
                                '10^4 samples instead of 10^5 to 10^6'),
   'ppo.kl_coef': (0.02, '0.001 (Bai et al. eq. 4.1)',
@@ -69,6 +71,14 @@ def hh_data():
                      'validation_share': 0.05, 'dialogues': 4_000, 'context': 384,
                      'long_answers': 'drop',
                      'prompt_width': 96, 'answer_width': 64, 'comparisons': 0,
+                     'validation_comparisons': 0, 'test_comparisons': 0})
+
+
+def pmp_data():
+  """Ranked texts: the sources named in `subsets`, () for all that are there; subreddits () for all."""
+  return ConfigDict({'source': 'pmp', 'seed': 0, 'dir': '', 'cache_dir': '', 'on_error': 'raise',
+                     'subsets': (), 'subreddits': (), 'binarise': laptop('pmp.binarise'),
+                     'validation_share': 0.05, 'context': 512, 'long_answers': 'drop', 'comparisons': 0,
                      'validation_comparisons': 0, 'test_comparisons': 0})
 
 

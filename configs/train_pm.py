@@ -3,6 +3,7 @@
   python -m experiments.train_pm --config=configs/train_pm.py --workdir=runs/pm \\
     --config.init=runs/lm --config.policy=runs/policy
   :smoke  seconds on a CPU;  :hh  published comparisons
+  :pmp  ranked texts of RLHF_DATA_DIR, to start another run from: --config.init=runs/pmp
 Expected: accuracy 0.74 where the noise ceiling is 0.76, 75 seconds on 2 cores.
 """
 from ml_collections import ConfigDict
@@ -17,10 +18,12 @@ def get_config(arg=''):
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'init': 'runs/lm', 'policy': 'runs/policy', 'half': '', 'sample_batch': 1024,
     'optimizer': presets.optimizer(presets.rate('pm'), decay='linear'),
-    'lm_weight': 1.0, 'epochs': 1, 'batch_size': 32, 'widths': (32, 46), 'microbatches': 1,
+    'end_of_context': True, 'head': 'normal', 'lm_weight': 1.0, 'epochs': 1,
+    'batch_size': 32, 'widths': (32, 46), 'microbatches': 1,
     'baselines': True, 'eval_pairs': 512, 'log_every': 10, 'eval_every': 100,
     'checkpoint_every': 500})
-  return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config))()
+  return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config),
+                 pmp=lambda: pmp(config))()
 
 
 def smoke(config):
@@ -35,6 +38,14 @@ def hh(config):
   config.model = presets.model('mini', vocab_size=2048)
   config.update({'policy': '', 'widths': (64, 96, 128, 192, 256, 384), 'eval_every': 100,
                  'eval_pairs': 256})
+  return config
+
+
+def pmp(config):
+  """Bai et al. section 3.1, first stage: one epoch, a constant 0.1 of the pretraining rate."""
+  config = hh(config)
+  config.data, config.widths = presets.pmp_data(), (*config.widths, 512)
+  config.optimizer = presets.optimizer(0.1 * presets.LEARNING_RATE, decay='constant')
   return config
 
 

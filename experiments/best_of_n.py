@@ -14,7 +14,6 @@ from rlhf_jax.algorithms import best_of_n
 from rlhf_jax.analysis import figures, report, tables
 from rlhf_jax.core import rundir
 from rlhf_jax.evals import best_of_n as evals
-from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import build, sample, worlds
 from rlhf_jax.run.config import main, to_dict
 from rlhf_jax.run.train import Clock, finish
@@ -24,11 +23,10 @@ def run(config, workdir):
   """The table of `evals.best_of_n.table` for n = 1, 2, 4, ... K, and its figure."""
   mesh, world, clock = build.mesh(config), worlds.make(config.data), Clock()
   policy = build.role(config.policy, mesh)
-  (judge,) = build.judges([config.preference_model], policy, mesh).values()
+  ((judge, score),) = build.judges([config.preference_model], policy, mesh).values()
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
   prompts = world.prompts(policy.tokenizer, 'eval', config.prompts)
-  score = preference_model(judge.model, judge.tokenizer.eoc_id)
   made = sample.answers(policy, prompts, config.samples, world.answer_width, mesh,
                         key=jax.random.key(config.seed))
   score_NK = sample.scores(score, judge.params, prompts, made, mesh)

@@ -18,8 +18,6 @@ from rlhf_jax.analysis import fits, pipeline_report, tables
 from rlhf_jax.core import rundir
 from rlhf_jax.evals import best_of_n as evals
 from rlhf_jax.evals import world_checks
-from rlhf_jax.models import heads
-from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import build, sample, worlds
 from rlhf_jax.run.config import main, stage, to_dict
 from rlhf_jax.run.train import Clock
@@ -88,8 +86,7 @@ def evaluate(config, folder, done, found):
   """The summary: preference model, PPO, the sqrt(KL) law, best-of-n; samples.json for the report."""
   mesh, world = build.mesh(config), worlds.make(config.data)
   prompts, made, reward_NK = found
-  judge = build.role(folder['pm'], mesh, heads.scalar)
-  score = preference_model(judge.model, judge.tokenizer.eoc_id)
+  judge, score = build.judge(folder['pm'], mesh)
   score_NK = sample.scores(score, judge.params, prompts, made, mesh)
   table = evals.table(score_NK, reward_NK, SIZES)
   curve = rundir.read_metrics(folder['ppo'], 'eval/kl', 'eval/score')

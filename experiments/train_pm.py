@@ -5,6 +5,8 @@
 
 Bai et al. 2022, section 3.1: it starts from the plain language model, reads its score on an
 end-of-context token, adds the language-model loss on the chosen sequence, sees each comparison once.
+Two such runs are the paper's pipeline: the first on ranked texts (PMP, the variant :pmp), the second
+on human comparisons with `config.init` naming the first, whose body and head go on.
 In the oracle world the comparisons are pairs of the policy's samples judged by a simulated worker
 (policy '': the world's own answerers). Test comparisons are read once, at the end.
 """
@@ -33,14 +35,14 @@ def run_group(configs, workdirs):
   mesh = build.mesh(config, config.batch_size, config.sample_batch)
   step.check_parts(config.batch_size, config.microbatches)
   comparisons.check_half(config.half)
-  base, world = build.role(config.init, mesh), worlds.make(config.data)
+  (base, trained_head), world = build.body_and_head(config.init, mesh), worlds.make(config.data)
   build.check_same_model(config, config.init)
+  body, tokenizer = base.model, base.tokenizer
+  model = heads.scalar(body, build.head_init(config, heads.width(body)))
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
-  clock, tokenizer, body = Clock(), base.tokenizer, base.model
-  model = heads.scalar(body, heads.initial_normal(heads.width(body)))
+  clock, ids = Clock(), (build.eoc_id(config, tokenizer), tokenizer.pad_id)
   data, facts = comparisons.load(config, base, world, mesh)
-  ids = tokenizer.eoc_id, tokenizer.pad_id
   host, per_epoch = comparisons.source(data['train'], config, *ids)
   held, steps = comparisons.held_out(data['validation'], config, *ids), per_epoch * config.epochs
 
@@ -52,9 +54,9 @@ def run_group(configs, workdirs):
     lm_weight=config.lm_weight)
 
   def init(config, key):
-    head = {name: s.init(key_for(key, 'head', i), s.shape, s.dtype)
-            for i, (name, s) in enumerate(sorted(model.spec['head'].items()))}
-    return {'body': base.params, 'head': head}
+    fresh = {name: s.init(key_for(key, 'head', i), s.shape, s.dtype)
+             for i, (name, s) in enumerate(sorted(model.spec['head'].items()))}
+    return {'body': base.params, 'head': trained_head or fresh}
 
   def evaluate(state, frozen):
     parts = jax.lax.map(lambda part: loss(state.params, part, state.key, {})[1], frozen['held'])
@@ -71,7 +73,7 @@ def run_group(configs, workdirs):
   summaries = []
   for s, (c, w) in enumerate(zip(configs, workdirs, strict=True)):
     params = state.params if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], state.params)
-    scores = comparisons.scores(score, params, data['test'], c, tokenizer, mesh)
+    scores = comparisons.scores(score, params, data['test'], c, *ids, mesh)
     np.savez(f'{w}/test_scores.npz', chosen=scores[0], rejected=scores[1],
              group=data['test'].group_N)
     summary = evals.summary(scores, data, world.groups, c.baselines) | facts | {

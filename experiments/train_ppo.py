@@ -19,7 +19,6 @@ from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
 from rlhf_jax.evals import policy as evals
 from rlhf_jax.models import logp
-from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.rollout.episodes import Parts, episodes
 from rlhf_jax.run import build, documents, rl, worlds
 from rlhf_jax.run.config import main
@@ -39,12 +38,11 @@ def run_group(configs, workdirs):
   step.check_parts(p.batch_size, p.minibatches * config.microbatches)
   initial = build.role(config.policy, mesh)
   build.check_same_model(config, config.policy)
-  (judge,) = build.judges([config.preference_model], initial, mesh).values()
+  ((judge, score),) = build.judges([config.preference_model], initial, mesh).values()
   tests = build.judges(config.test_models, initial, mesh)
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
   width, answer_width = world.prompt_width, p.answer_width or world.answer_width
   prompts, held = rl.prompts(config, world, tokenizer)
-  score = preference_model(judge.model, tokenizer.eoc_id)
   rl.check_score(score, judge.params, p.batch_size, width + answer_width)
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
@@ -84,12 +82,11 @@ def run_group(configs, workdirs):
     ppo.after(p.kl_horizon, running)), tokenizer.end_id)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
                     truth=world.reward(tokenizer) if world.reward else None, prompt_width=width,
-                    tests={name: preference_model(role.model, tokenizer.eoc_id)
-                           for name, role in tests.items()})
+                    tests={name: test for name, (_, test) in tests.items()})
   noise = key_for(jax.random.key(config.data.seed), 'evaluation')      # the same along every run
   frozen = {'reference': initial.params, 'score': judge.params, 'held': jax.tree.map(
     jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra}),
-            'tests': {name: role.params for name, role in tests.items()}}
+            'tests': {name: role.params for name, (role, _) in tests.items()}}
   state = train(
     configs, workdirs, label='ppo', steps=steps, mesh=mesh, specs=specs, init=init,
     optimizer=optimizer, update=update, host=host, device=rollout, frozen=frozen,

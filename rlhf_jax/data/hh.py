@@ -5,7 +5,7 @@ in a cache -> `load_pairs`: prompt, chosen answer, rejected answer. TensorFlow i
 The release holds the comparisons kept for training: no strengths, no ties. Checksums of the
 published files are not part of this package: TFDS records those of the first download beside it.
 """
-import hashlib
+import functools
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +23,13 @@ PUBLISHED = 'https://raw.githubusercontent.com/anthropics/hh-rlhf/master'
 
 class Pairs(NamedTuple):
   """Comparisons as columns [N]: prompt, chosen and rejected are texts with prompt + answer the
-  transcript. dropped: {kind: (count, one example)} of the records that are not here."""
+  transcript. where: file and record. dropped: {kind: (count, one example)} of what is not here."""
   prompt: np.ndarray
   chosen: np.ndarray
   rejected: np.ndarray
   subset: np.ndarray
   split: np.ndarray
+  where: np.ndarray
   dropped: dict
 
 
@@ -82,25 +83,23 @@ def load_pairs(data_dir=None, cache_dir=None, on_error='raise', subsets=SUBSETS)
       problems = builder.info.metadata[split]
       if problems and on_error != 'skip':
         raise ValueError(f"{problems[0]} (on_error='skip' leaves such lines out)")
-      lost = [('unreadable', problem) for problem in problems]
+      for problem in problems:
+        sources.tally(dropped, 'unreadable', problem)
       for i, record in enumerate(builder.as_data_source(split)):
         pair, kind = _pair(*(record[field].decode() for field in FIELDS))
+        where = f'{subset}/{split}, record {i}'
         if kind:
-          lost.append((kind, f'{subset}/{split}, record {i}'))
+          sources.tally(dropped, kind, where)
         else:
-          columns.append((*pair, subset, split))
-      for kind, example in lost:
-        count, first = dropped.get(kind, (0, example))
-        dropped[kind] = (count + 1, first)
-  prompt, chosen, rejected, subset, split = np.array(columns, object).reshape(-1, 5).T
-  return Pairs(prompt, chosen, rejected, subset.astype(str), split.astype(str), dropped)
+          columns.append((*pair, subset, split, where))
+  *texts, subset, split, where = np.array(columns, object).reshape(-1, 6).T
+  return Pairs(*texts, subset.astype(str), split.astype(str), where, dropped)
 
 
 def prepare(subset, folder, cache):
   """The builder of a subset with its data prepared under `cache`; folder None: downloads.
 
-  The place is named by the digest of the source files, so changed files are prepared anew, and is
-  filled elsewhere and then renamed, so it is whole or not there.
+  The place is named by the digest of the source files, so changed files are prepared anew.
   """
   files, key = None, 'published'
   if folder is not None:
@@ -110,19 +109,14 @@ def prepare(subset, folder, cache):
         raise FileNotFoundError(f'{path} does not exist: put the published files there, or name '
                                 'the subsets that you have')
     key = sources.digest(files.values())[:16]
-  builder = HhRlhf(config=subset, data_dir=Path(cache) / key, files=files)
+  make = functools.partial(HhRlhf, config=subset, data_dir=Path(cache) / key, files=files)
   try:
-    builder.download_and_prepare(
-      download_dir=Path(cache) / 'downloads', file_format='array_record',
-      download_config=tfds.download.DownloadConfig(
-        try_download_gcs=False, force_checksums_validation=False))
+    return sources.prepare(make, cache)
   except (OSError, tfds.download.DownloadError) as error:
-    if files is None:
-      raise ConnectionError(f'no {subset} from {PUBLISHED}: name a folder that holds hh-rlhf/ in '
-                            f'{sources.DATA_VARIABLE} ({type(error).__name__}: {error})') from error
-    if not builder.data_path.exists():      # else another process was first
+    if files is not None:
       raise
-  return HhRlhf(config=subset, data_dir=Path(cache) / key, files=files)
+    raise ConnectionError(f'no {subset} from {PUBLISHED}: name a folder that holds hh-rlhf/ in '
+                          f'{sources.DATA_VARIABLE} ({type(error).__name__}: {error})') from error
 
 
 def _pair(chosen, rejected):
@@ -142,10 +136,8 @@ def validation_mask(prompts, fraction=0.05):
   It depends on nothing else, so all comparisons of one conversation, in any subset and any order,
   are on one side; the share is `fraction` only on average.
   """
-  return np.array([_uniform(prompt) < fraction for prompt in prompts], bool)
+  return np.array([sources.uniform(_first_turn(p).strip()) < fraction for p in prompts], bool)
 
 
-def _uniform(prompt):
-  """A number in [0, 1) that belongs to the first human turn."""
-  first = next((t.text for t in dialogue.parse(prompt) if t.role == 'human'), '')
-  return int.from_bytes(hashlib.sha256(first.strip().encode()).digest()[:8], 'big') / 2 ** 64
+def _first_turn(prompt):
+  return next((t.text for t in dialogue.parse(prompt) if t.role == 'human'), '')

@@ -1,8 +1,8 @@
-"""Published files on disk: JSON lines, plain or gzip, read strictly and in one pass.
+"""Published files on disk, plain or gzip, read strictly and in one pass; what is made of them, cached.
 
-The one place of `data` that opens source files. A record is an object with the named text fields;
-whatever is not (broken JSON, wrong encoding, a stream cut off) is an error that names file and
-line, or is left out and reported.
+The one place of `data` that opens source files: JSON lines, and dumps in XML. A record is an object
+with the named text fields; whatever is not (broken JSON or XML, wrong encoding, a stream cut off) is
+an error that names file and line, or is left out and reported.
 """
 import gzip
 import hashlib
@@ -10,6 +10,9 @@ import json
 import os
 import zlib
 from pathlib import Path
+from xml.etree import ElementTree
+
+import tensorflow_datasets as tfds
 
 DATA_VARIABLE, CACHE_VARIABLE = 'RLHF_DATA_DIR', 'RLHF_CACHE_DIR'
 
@@ -42,18 +45,47 @@ def read_jsonl(path, fields=(), on_error='raise'):
   """
   if on_error not in ('raise', 'skip'):
     raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-  records, problems = [], []
+  found, problems = [], []
+  for _, record, problem in records(path, fields):
+    if problem is None:
+      found.append(record)
+    elif on_error == 'raise':
+      raise ValueError(problem)
+    else:
+      problems.append(problem)
+  return found, problems
+
+
+def records(path, fields=()):
+  """(line number, record, None), or (line number, None, problem), of each line of a .jsonl file that
+  is not empty; streamed. A record has text in `fields`."""
   for number, line in _lines(path):
     try:
       if isinstance(line, Exception):
         raise ValueError(f'the rest is unreadable ({line})')
       if line:
-        records.append(_record(line, fields))
+        yield number, _record(line, fields), None
     except ValueError as error:
-      problems.append(f'{path}, line {number}: {error}')
-      if on_error == 'raise':
-        raise ValueError(problems[0]) from None
-  return records, problems
+      yield number, None, f'{path}, line {number}: {error}'
+
+
+def xml_rows(path):
+  """(line number, attributes, None) of each <row .../> under the root of an XML file, streamed; where
+  the file is malformed or cut off, (line number, None, problem), and there it ends."""
+  parser, root, number = ElementTree.XMLPullParser(('start',)), None, 0
+  try:
+    for number, line in _lines(path):
+      if isinstance(line, Exception):
+        raise ValueError(line)
+      parser.feed(line + b'\n')
+      for _, element in parser.read_events():
+        root = element if root is None else root
+        if element is not root and element.tag == 'row':
+          yield number, dict(element.attrib), None
+          root.clear()                       # else all rows of the dump stay in memory
+    parser.close()
+  except (ElementTree.ParseError, ValueError) as error:
+    yield number, None, f'{path}, line {number}: the rest is unreadable ({error})'
 
 
 def _record(line, fields):
@@ -90,6 +122,35 @@ def digest(paths):
     with open(path, 'rb') as file:
       total.update(hashlib.file_digest(file, 'sha256').digest())
   return total.hexdigest()
+
+
+def uniform(text):
+  """A number in [0, 1) that belongs to a text: the same in every file, order and run."""
+  return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], 'big') / 2 ** 64
+
+
+def tally(dropped, kind, example, count=1):
+  """Counts what is left out, in {kind: (count, first example)}."""
+  before, first = dropped.get(kind, (0, example))
+  dropped[kind] = (before + count, first)
+
+
+def prepare(make, cache):
+  """The TFDS builder make() with its data prepared under `cache`.
+
+  The place is filled elsewhere and then renamed, so it is whole or not there. What keeps it from
+  being filled (OSError, tfds.download.DownloadError) is raised.
+  """
+  builder = make()
+  try:
+    builder.download_and_prepare(
+      download_dir=Path(cache) / 'downloads', file_format='array_record',
+      download_config=tfds.download.DownloadConfig(
+        try_download_gcs=False, force_checksums_validation=False))
+  except OSError:
+    if not builder.data_path.exists():      # else another process was first
+      raise
+  return make()
 
 
 def texts(folder):

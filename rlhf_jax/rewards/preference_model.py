@@ -9,11 +9,13 @@ def preference_model(model, eoc_id):
 
   The token goes into the first free column behind the last valid one (a column is added), so an
   answer that was cut off is scored like any other (Bai et al. appendix A.2: the score is read on the
-  end-of-context token). `model` is a `models.heads.scalar` model.
+  end-of-context token). eoc_id None: read on the last valid token, for a model that learnt it there.
+  `model` is a `models.heads.scalar` model.
   """
   def score(params, tokens_BT, valid_BT, extra=None):
     del extra
-    tokens_BT, valid_BT = with_end_of_context(tokens_BT, valid_BT, eoc_id)
+    if eoc_id is not None:
+      tokens_BT, valid_BT = with_end_of_context(tokens_BT, valid_BT, eoc_id)
     return heads.last(model.apply(params, tokens_BT, valid_BT), valid_BT)
   return score
 

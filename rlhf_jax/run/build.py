@@ -12,6 +12,7 @@ from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec
 from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.models import decode, heads, sizes, transformer
+from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import checkpoint
 
 MAY_VARY = ('seed', 'optimizer.learning_rate', 'ppo.kl_coef',
@@ -65,6 +66,14 @@ def check_optimizer(config):
                        f'{type(o[key])(0)}')
 
 
+def head_init(config, width):
+  """The initialiser of a fresh scalar head; refuses a name that it does not know."""
+  known = {'normal': heads.initial_normal(width), 'zero': spec.zeros}
+  if config.head not in known:
+    raise ValueError(f'config.head={config.head!r} is unknown: use {", ".join(known)}')
+  return known[config.head]
+
+
 def place(tree, specs, mesh):
   """Parameters on the mesh, by the training rules."""
   return jax.device_put(tree, spec.shardings(specs, mesh, meshes.TRAIN_RULES))
@@ -83,15 +92,42 @@ def role(workdir, mesh, wrap=lambda model: model, part=None):
   return Role(network, params, tokenizer, network.spec)
 
 
+def body_and_head(workdir, mesh):
+  """(the Role of a language model, the parameters of its scalar head or None) of a run directory.
+
+  A preference model's run holds both, so that one goes on from another; a language model's has no
+  head yet.
+  """
+  config = ConfigDict(rundir.read_config(workdir))
+  if 'head' not in checkpoint.stored(workdir):
+    return role(workdir, mesh), None
+  whole = role(workdir, mesh, heads.scalar)
+  body = model(config, whole.tokenizer.vocab_size)
+  return Role(body, whole.params['body'], whole.tokenizer, body.spec), whole.params['head']
+
+
+def eoc_id(config, tokenizer):
+  """The end-of-context token that a preference model of this config reads its score on, or None."""
+  return tokenizer.eoc_id if config['end_of_context'] else None
+
+
+def judge(workdir, mesh):
+  """(Role, Score) of a preference model's run: the score is read where that run learnt it."""
+  made = role(workdir, mesh, heads.scalar)
+  config = {'end_of_context': True} | rundir.read_config(workdir)      # runs older than the switch
+  return made, preference_model(made.model, eoc_id(config, made.tokenizer))
+
+
 def judges(workdirs, policy, mesh):
-  """Folder name -> Role of the preference models in these runs; each reads the policy's tokens."""
+  """{folder name: (Role, Score)} of the preference models in these runs, which must all read the
+  policy's tokens."""
   made = {}
   for workdir in workdirs:
     name = pathlib.Path(workdir).name
     if name in made:
       raise ValueError(f'two preference models are named {name}: rename the folder {workdir}')
-    made[name] = role(workdir, mesh, heads.scalar)
-    check_same_tokenizer(policy, made[name], ('the policy', workdir))
+    made[name] = judge(workdir, mesh)
+    check_same_tokenizer(policy, made[name][0], ('the policy', workdir))
   return made
 
 

@@ -92,12 +92,32 @@ def restore(mngr, state, latest=math.inf):
   return state, 0
 
 
+def stored(workdir):
+  """The tree of what the newest checkpoint of a run holds as parameters, as shapes."""
+  with _newest(workdir) as (mngr, step):
+    return _stored(mngr, step)
+
+
 def load_params(workdir, abstract, part=None, elsewhere=None):
-  """The parameters of a finished or running run's newest checkpoint (not of its start), shaped and
-  placed as `abstract`; with `part`, that entry of them, the others being read to sharding `elsewhere`
-  and let go. A missing checkpoint or other shapes are refused in one line."""
-  folder = _folder(workdir)
-  if not folder.is_dir():
+  """The parameters of a finished or running run's newest checkpoint, shaped and placed as
+  `abstract`; with `part`, that entry of them, the others being read to sharding `elsewhere` and let
+  go. A missing checkpoint or other shapes are refused in one line."""
+  with _newest(workdir) as (mngr, step):
+    there = _stored(mngr, step)
+    check_shapes(workdir, there if part is None else there[part], abstract)
+    if part is not None:
+      others = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=elsewhere), there)
+      abstract = others | {part: abstract}
+    with _damage_is_an_error(mngr, step):
+      params = _restore(mngr, step, {'params': abstract}).params
+  return params if part is None else params[part]
+
+
+@contextlib.contextmanager
+def _newest(workdir):
+  """(manager, step) of a run's newest checkpoint; that of its start is not one."""
+  if not _folder(workdir).is_dir():
     raise FileNotFoundError(f'{workdir}: no checkpoints here; run the stage that makes it first, or '
                             'name another run directory')
   with manager(workdir) as mngr:
@@ -105,16 +125,12 @@ def load_params(workdir, abstract, part=None, elsewhere=None):
     if not step:
       raise FileNotFoundError(f'{workdir}: its checkpoint folder holds nothing trained; run that stage '
                               'first')
-    with _damage_is_an_error(mngr, step):
-      stored = mngr.item_metadata(step)['params'].tree
-    check_shapes(workdir, stored if part is None else stored[part], abstract)
-    if part is not None:
-      others = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=elsewhere), stored)
-      abstract = others | {part: abstract}
-    with _damage_is_an_error(mngr, step):
-      params = _restore(mngr, step, {'params': abstract}).params
-  return params if part is None else params[part]
+    yield mngr, step
+
+
+def _stored(mngr, step):
+  with _damage_is_an_error(mngr, step):
+    return mngr.item_metadata(step)['params'].tree
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Comparisons as batches of a preference model: where they come from, how rows are laid out.
 
-A row is prompt + answer + end-of-context token, padded on the right to one of a few widths.
+A row is prompt + answer + end-of-context token, padded on the right to one of a few widths; with
+eoc_id None there is no such token, and the score is read on the last one of the answer.
 """
 import functools
 import zlib
@@ -68,7 +69,8 @@ def _lengths(data):
 def batch(data, bucket, eoc_id, pad_id):
   """The PreferenceBatch of one bucket of `data`."""
   def side(answers):
-    rows = [[*data.prompt[i], *answers[i], eoc_id] for i in bucket.index_B]
+    end = [] if eoc_id is None else [eoc_id]
+    rows = [[*data.prompt[i], *answers[i], *end] for i in bucket.index_B]
     return batches.pad(rows, bucket.width, 'right', pad_id)
   chosen, rejected = side(data.chosen), side(data.rejected)
   weight_B = bucket.weight_B
@@ -110,12 +112,12 @@ def held_out(data, config, eoc_id, pad_id):
                       lm_weight_BT=held.lm_weight_BT / held.lm_weight_BT.sum())
 
 
-def scores(score, params, data, config, tokenizer, mesh):
+def scores(score, params, data, config, eoc_id, pad_id, mesh):
   """(chosen_N, rejected_N): score(params, tokens_BT, valid_BT) of both sides of all comparisons."""
   out = np.zeros((2, len(data.prompt)), np.float32)
   plan = batches.buckets(_lengths(data), config.batch_size, list(config.widths), 0)
   for bucket in tqdm(plan, desc='         scoring', unit='batch'):
-    b = batch(data, bucket, tokenizer.eoc_id, tokenizer.pad_id)
+    b = batch(data, bucket, eoc_id, pad_id)
     for side, rows in enumerate(((b.chosen_BT, b.chosen_valid_BT),
                                  (b.rejected_BT, b.rejected_valid_BT))):
       out[side, bucket.index_B] = score(params, *meshes.put_batch(rows, mesh))

@@ -1,15 +1,19 @@
-"""Where text, comparisons and prompts come from: the oracle world, or the published HH data.
+"""Where text, comparisons and prompts come from: the oracle world, the published HH data, or ranked
+texts of forums and edits (PMP).
 
-Both give the same few functions, so that no experiment asks which one it runs on. Rows are lists or
-arrays of token ids; an answer ends with the end token. A third source is a third function here.
+All give the same few functions, so that no experiment asks which one it runs on. Rows are lists or
+arrays of token ids; an answer ends with the end token. A further source is a further function here.
 """
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from rlhf_jax.data import batches, dialogue, hh, oracle, oracle_tokens, sources
+from rlhf_jax.data import batches, dialogue, hh, oracle, oracle_tokens, pmp, sources
+from rlhf_jax.data import pairs as text_pairs
 from rlhf_jax.data import tokenizer as tokenizers
+from rlhf_jax.data.pairs import Comparisons
 from rlhf_jax.feedback import worker
 
 
@@ -23,23 +27,6 @@ class Prompts(NamedTuple):
   def __getitem__(self, rows):
     return Prompts(self.tokens_NP[rows], self.valid_NP[rows],
                    {k: v[rows] for k, v in self.extra.items()}, self.group_N[rows])
-
-
-class Comparisons(NamedTuple):
-  """N comparisons: prompt ids and the two answers' ids as lists, their texts (for the baselines),
-  group_N, and the true rewards where they are known (else None)."""
-  prompt: list
-  chosen: list
-  rejected: list
-  chosen_text: list
-  rejected_text: list
-  group_N: np.ndarray
-  reward_chosen_N: np.ndarray | None
-  reward_rejected_N: np.ndarray | None
-
-  def __getitem__(self, rows):
-    return Comparisons(*(x if x is None else x[rows] if isinstance(x, np.ndarray)
-                         else [x[i] for i in rows] for x in tuple(self)))
 
 
 class World(NamedTuple):
@@ -63,7 +50,7 @@ class World(NamedTuple):
 
 def make(data):
   """The World of `config.data`."""
-  known = {'oracle': oracle_world, 'hh': hh_world}
+  known = {'oracle': oracle_world, 'hh': hh_world, 'pmp': pmp_world}
   if data.source not in known:
     raise ValueError(f'config.data.source={data.source!r} is unknown: use {", ".join(known)}')
   key = data.to_json()
@@ -165,16 +152,9 @@ def hh_world(data):
   Validation is `data.validation_share` of train by a hash of the first human turn. The context is
   a short description of the HHH assistant in our words: the paper's prompt has 4,600.
   """
-  if data.long_answers not in ('drop', 'error'):
-    raise ValueError(f'config.data.long_answers={data.long_answers!r} is unknown: use drop, error')
+  _check(data)
   pairs = hh.load_pairs(data.dir or None, data.cache_dir or None, on_error=data.on_error)
-  if pairs.dropped:
-    print('HH records left out: ' + ', '.join(f'{n} {kind} (as {where})'
-                                              for kind, (n, where) in pairs.dropped.items()))
-  train = pairs.split == 'train'
-  validation = train & hh.validation_mask(pairs.prompt, data.validation_share)
-  rows = {'train': np.flatnonzero(train & ~validation), 'validation': np.flatnonzero(validation),
-          'test': np.flatnonzero(~train)}
+  rows = _rows(pairs, hh.validation_mask(pairs.prompt, data.validation_share))
   folder = sources.data_dir(data.dir or None)
 
   def texts():
@@ -204,32 +184,13 @@ def hh_world(data):
 
   def comparisons(tokenizer, sampler):
     del sampler                                             # the answers are part of the data
-    limit = {'train': data.comparisons, 'validation': data.validation_comparisons,
-             'test': data.test_comparisons}
-    made, dropped = {}, {}
-    for name, i in rows.items():
-      made[name], dropped[name] = _published(tokenizer, pairs, _sample(i, limit[name], data.seed),
-                                             data.context, data.long_answers)
-    if any(dropped.values()):
-      print(f'comparisons with an answer longer than {data.context} tokens, left out: '
-            + ', '.join(f'{n} of {name}' for name, n in dropped.items()))
-    return made, {'too_long': dropped}
+    encode = functools.partial(encode_dialogues, tokenizer, closed=False)
+    return _published(tokenizer, pairs, rows, data, encode, hh.SUBSETS)
 
   return World(
     texts=texts, documents=documents, context=lambda tokenizer: tokenizer.encode(HH_CONTEXT),
     dialogues=dialogues, prompts=prompts, comparisons=comparisons, reward=None,
     groups=hh.SUBSETS, prompt_width=data.prompt_width, answer_width=data.answer_width)
-
-
-def _plain(folder):
-  return [] if folder is None else sources.texts(folder)
-
-
-def _sample(rows, limit, seed):
-  """All rows, or `limit` of them; 0 means all."""
-  if not limit or limit >= len(rows):
-    return rows
-  return np.sort(np.random.default_rng([seed, 4]).permutation(rows)[:limit])
 
 
 def encode_dialogues(tokenizer, texts, closed):
@@ -249,25 +210,90 @@ def encode_dialogues(tokenizer, texts, closed):
   return rows
 
 
-def _published(tokenizer, pairs, rows, context, long_answers):
-  """(Comparisons, how many were left out) of the given records. Prompts are cut from the left,
-  answers never: one that does not fit is an error, or its pair is left out (long_answers 'drop')."""
-  prompt = encode_dialogues(tokenizer, pairs.prompt[rows], closed=False)
-  sides = [[[*ids, tokenizer.end_id] for ids in tokenizer.encode_batch(list(texts[rows]))]
-           for texts in (pairs.chosen, pairs.rejected)]
-  length_N = np.array([max(len(a), len(b)) + 1 for a, b in zip(*sides, strict=True)])
-  if long_answers == 'error' and length_N.max(initial=0) > context:
-    raise ValueError(f'an answer of {length_N.max() - 1} tokens does not fit into config.data.context='
-                     f'{context} with the end-of-context token: use {length_N.max()} or more, or '
-                     "config.data.long_answers='drop'")
-  fits = np.flatnonzero(length_N <= context)
-  cut = [dialogue.truncate_left(prompt[i], max(sides[0][i], sides[1][i], key=len), context - 1)
-         for i in fits]
-  answers = [[side[i] for i in fits] for side in sides]
-  rows = rows[fits]
-  group = np.array([hh.SUBSETS.index(s) for s in pairs.subset[rows]], np.int32)
-  return Comparisons(cut, *answers, list(pairs.chosen[rows]), list(pairs.rejected[rows]), group,
-                     None, None), len(length_N) - len(fits)
+# ---------------------------------------------------------------- ranked texts, to start from (PMP)
+
+def pmp_world(data):
+  """Ranked texts of `data.pmp` for preference-model pretraining; also text for a language model.
+
+  Validation is `data.validation_share` of train by question, post, page or document. With
+  data.binarise each pair becomes the two of `data.pairs.binarised`. There are no prompts to answer.
+  """
+  _check(data)
+  pairs = pmp.load_pairs(data.dir or None, data.cache_dir or None, data.on_error, data.subsets,
+                         data.subreddits)
+  rows = _rows(pairs, pairs.place < data.validation_share)
+  folder, groups = sources.data_dir(data.dir or None), tuple(pmp.READERS)
+
+  def texts():
+    return [*_plain(folder), *(pairs.prompt + pairs.chosen)[rows['train']]]
+
+  def comparisons(tokenizer, sampler):
+    del sampler
+    if not data.binarise:
+      return _published(tokenizer, pairs, rows, data, tokenizer.encode_batch, groups)
+    labels = [tokenizer.encode(label) for label in pmp.LABELS]
+    made, facts = _published(tokenizer, pairs, rows, data, tokenizer.encode_batch, groups,
+                             room=max(map(len, labels)))
+    return {name: text_pairs.binarised(v, labels, pmp.LABELS) for name, v in made.items()}, facts
+
+  def no_dialogues(*_):
+    raise ValueError("config.data.source='pmp' holds ranked texts, nothing to answer: it is for "
+                     'pretrain_lm and train_pm; use hh or oracle')
+
+  return World(
+    texts=texts, documents=lambda tokenizer: [[*ids, tokenizer.end_id]
+                                              for ids in tokenizer.encode_batch(texts())],
+    context=no_dialogues, dialogues=no_dialogues, prompts=no_dialogues, comparisons=comparisons,
+    reward=None, groups=groups, prompt_width=0, answer_width=0)
+
+
+# ----------------------------------------------------------------------- what published data share
+
+def _check(data):
+  if data.long_answers not in ('drop', 'error'):
+    raise ValueError(f'config.data.long_answers={data.long_answers!r} is unknown: use drop, error')
+
+
+def _plain(folder):
+  return [] if folder is None else sources.texts(folder)
+
+
+def _rows(pairs, held_out):
+  """The rows of each split, those of train that are `held_out` as validation; says what was left out
+  when the pairs were read."""
+  if pairs.dropped:
+    print('records left out: ' + ', '.join(f'{n} {kind} (as {where})'
+                                           for kind, (n, where) in pairs.dropped.items()))
+  train = pairs.split == 'train'
+  return {'train': np.flatnonzero(train & ~held_out), 'validation': np.flatnonzero(train & held_out),
+          'test': np.flatnonzero(~train)}
+
+
+def _published(tokenizer, pairs, rows, data, encode, groups, room=0):
+  """({'train', 'validation', 'test'}, facts): as many comparisons of each as `data` says, in
+  data.context tokens less `room`; says what was left out or cut."""
+  limit = {'train': data.comparisons, 'validation': data.validation_comparisons,
+           'test': data.test_comparisons}
+  made, lost, cut = {}, {}, {}
+  for name, every in rows.items():
+    i = text_pairs.sample(every, limit[name], data.seed)
+    made[name], need_N, cut_N = text_pairs.tokenise(tokenizer, pairs, i, encode, groups,
+                                                    data.context - room)
+    lost[name], cut[name] = i[need_N > data.context - room], i[cut_N]
+    if data.long_answers == 'error' and len(lost[name]):
+      raise ValueError(f'an answer of {need_N.max() - 1} tokens does not fit into config.data.context='
+                       f'{data.context} with the end-of-context token: use {need_N.max() + room} or '
+                       "more, or config.data.long_answers='drop'")
+    if not made[name].prompt:
+      raise ValueError(f'not one comparison for {name} in {data.context} tokens: more files, another '
+                       'config.data.validation_share or a longer context are needed')
+  for what, where in (('whose answers do not fit, left out', lost), ('with a prompt cut', cut)):
+    if first := next((pairs.where[i[0]] for i in where.values() if len(i)), None):
+      print(f'comparisons in {data.context} tokens {what}: '
+            + ', '.join(f'{len(i)} of {name}' for name, i in where.items()) + f' (as {first})')
+  return made, {'left_out': pairs.dropped,
+                'too_long': {name: len(i) for name, i in lost.items()},
+                'cut_prompts': {name: len(i) for name, i in cut.items()}}
 
 
 def tokenizer(world, path, vocab_size):

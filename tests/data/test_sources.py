@@ -2,6 +2,7 @@
 import gzip
 import hashlib
 import json
+import tracemalloc
 
 import pytest
 
@@ -63,6 +64,49 @@ def test_a_gzip_stream_with_a_flipped_byte_is_noticed(tmp_path):
   path = write(tmp_path / 'a.jsonl.gz', bytes(packed))
   with pytest.raises(ValueError, match='line 151: the rest is unreadable .CRC'):
     sources.read_jsonl(path)
+
+
+ROWS = b'''<?xml version="1.0"?>
+<posts>
+  <row Id="1" Body="a&#xA;&lt;b&gt;"
+    Score="2" />
+
+  <other Id="2" /><row Id="3" />
+</posts>'''
+
+
+@pytest.mark.parametrize('pack', [bytes, gzip.compress])
+def test_rows_of_a_dump_with_the_line_they_end_on(tmp_path, pack):
+  path = write(tmp_path / 'Posts.xml', pack(ROWS))
+  assert list(sources.xml_rows(path)) == [
+    (4, {'Id': '1', 'Body': 'a\n<b>', 'Score': '2'}, None), (6, {'Id': '3'}, None)]
+
+
+@pytest.mark.parametrize('content, number', [
+  (ROWS[:-8], 6), (ROWS.replace(b'</posts>', b'</post>'), 7), (ROWS.replace(b'</posts>', b'&no;'), 7),
+  (gzip.compress(ROWS)[:-8], 7)])
+def test_a_dump_that_breaks_keeps_the_rows_before(tmp_path, content, number):
+  path = write(tmp_path / 'Posts.xml', content)
+  *rows, last = sources.xml_rows(path)
+  assert [row[0] for row in rows] == [4, 6] and last[:2] == (number, None)
+  assert last[2].startswith(f'{path}, line {number}: the rest is unreadable (')
+
+
+def test_rows_do_not_stay_in_memory(tmp_path):
+  lines = [b'<posts>', *(b'<row Body="%s" />' % (b'x' * 1000) for _ in range(4000)), b'</posts>']
+  path = write(tmp_path / 'Posts.xml', b'\n'.join(lines))
+  tracemalloc.start()
+  assert sum(1 for _ in sources.xml_rows(path)) == 4000
+  most = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert most < 1e6                                                        # of 4 MB
+
+
+def test_a_text_has_its_number_and_numbers_are_uniform():
+  assert sources.uniform('a') == int.from_bytes(hashlib.sha256(b'a').digest()[:8], 'big') / 2 ** 64
+  drawn = [sources.uniform(str(i)) for i in range(4000)]
+  # standard deviation of the mean of 4,000 uniform numbers: 0.0046
+  assert abs(sum(drawn) / 4000 - 0.5) < 0.015 and 0 <= min(drawn) < 0.01 and 0.99 < max(drawn) < 1
 
 
 def test_wrong_arguments(tmp_path):

@@ -31,3 +31,9 @@ def test_the_score_is_read_there_and_padding_changes_nothing():
   junk = np.where(VALID > 0, TOKENS, 7)
   wide = [jnp.array(np.pad(x, ((0, 0), (2, 3)), constant_values=c)) for x, c in ((junk, 7), (VALID, 0))]
   np.testing.assert_allclose(score(100, *wide), expected)
+
+
+def test_without_the_token_it_is_read_on_the_last_valid_one():
+  score = preference_model(Model(None, running_sum, None), None)
+  # 500 or 700 on the last token of the answer, and the sum up to it
+  np.testing.assert_allclose(score(100, jnp.array(TOKENS), jnp.array(VALID), {}), [509, 509, 716, 509])

@@ -21,7 +21,7 @@ def tuples(rows):
 def test_an_unknown_source_is_refused():
   data = presets.oracle_data()
   data.source = 'nowhere'
-  with pytest.raises(ValueError, match="config.data.source='nowhere' is unknown: use oracle, hh"):
+  with pytest.raises(ValueError, match="config.data.source='nowhere' is unknown: use oracle, hh, pmp"):
     worlds.make(data)
 
 
@@ -256,7 +256,7 @@ def named(data):
 
 def test_hh_train_validation_and_test_share_no_first_turn(hh_world, letters):
   made, facts = hh_world.comparisons(letters, None)
-  assert facts == {'too_long': dict.fromkeys(made, 0)} and hh_world.reward is None
+  assert facts['too_long'] == dict.fromkeys(made, 0) and hh_world.reward is None
   found = {k: named(v) for k, v in made.items()}
   count = RECORDS * len(hh.SUBSETS)
   assert len(found['train'] | found['validation']) == count and len(found['test']) == count // 3
@@ -270,8 +270,8 @@ def test_hh_train_validation_and_test_share_no_first_turn(hh_world, letters):
 
 
 def test_hh_rows_are_the_records_and_only_prompts_are_cut(hh_data, hh_world, letters):
-  made, _ = hh_world.comparisons(letters, None)
-  context, cut = hh_data.context, 0
+  made, facts = hh_world.comparisons(letters, None)
+  context, cut = hh_data.context, dict.fromkeys(made, 0)
   for split, data in made.items():
     place = {(r['chosen'].rsplit('Assistant:', 1)[1], r['rejected'].rsplit('Assistant:', 1)[1]): r
              for r in all_records('test' if split == 'test' else 'train')}
@@ -289,9 +289,9 @@ def test_hh_rows_are_the_records_and_only_prompts_are_cut(hh_data, hh_world, let
       assert prompt.endswith(shown) and shown.endswith('\n\nAssistant:')
       length = len(data.prompt[i]) + max(map(len, answers)) + 1
       assert length <= context and (shown == prompt or length == context)
-      cut += shown != prompt
+      cut[split] += shown != prompt
       assert hh_world.groups[data.group_N[i]] in texts[0]
-  assert cut > 4
+  assert sum(cut.values()) > 4 and facts['cut_prompts'] == cut
 
 
 def test_hh_an_answer_that_does_not_fit_is_an_error_or_its_pair_is_left_out(
@@ -314,7 +314,7 @@ def test_hh_an_answer_that_does_not_fit_is_an_error_or_its_pair_is_left_out(
     compare(longest + 1, 'keep')
   whole, facts = compare(longest + 1, 'error')
   assert [keys(v) for v in whole.values()] == [keys(v) for v in made.values()]
-  assert not any(facts['too_long'].values()) and capsys.readouterr().out == ''
+  assert not any(facts['too_long'].values()) and 'left out' not in capsys.readouterr().out
   for context in (longest, longest - 10):
     some, facts = compare(context, 'drop')
     for name, data in some.items():
@@ -324,7 +324,7 @@ def test_hh_an_answer_that_does_not_fit_is_an_error_or_its_pair_is_left_out(
       assert data.rejected == made[name][kept].rejected
       assert data.group_N.tolist() == made[name].group_N[kept].tolist()
     assert sum(facts['too_long'].values()) > 0
-    assert f"{facts['too_long']['train']} of train" in capsys.readouterr().out
+    assert f"left out: {facts['too_long']['train']} of train" in capsys.readouterr().out
 
 
 def test_hh_sizes_can_be_limited_the_same_way_each_time(hh_data, hh_world, letters):
@@ -389,6 +389,100 @@ def test_dialogues_open_and_closed_by_hand(letters):
            for closed in (False, True)]
   closed = f'\n\nHuman: a\n\nAssistant: b{END}\n\nHuman: c\n\nAssistant:'
   assert shown == [closed, closed + END]
+
+
+# ---------------------------------------------------------------------------------- ranked texts
+
+@pytest.fixture(scope='module')
+def ranked_data(tmp_path_factory):
+  """Forty questions and forty edits of ten documents; every fifth question has a long text."""
+  root = tmp_path_factory.mktemp('ranked')
+  write(root / 'data' / 'pmp' / 'stackexchange' / 'train.jsonl.gz', [
+    {'title': f'question {i}', 'body': 'more words ' * 30 * (i % 5 == 0), 'answers': [
+      {'id': '1', 'score': 0, 'body': f'bad {i}'}, {'id': '2', 'score': 9, 'body': f'good {i} yes'}]}
+    for i in range(40)])
+  edits = [{'before': f'text {i} befor', 'after': f'text {i} after', 'doc_id': str(i // 4)}
+           for i in range(40)]
+  write(root / 'data' / 'pmp' / 'edits' / 'train.jsonl.gz', edits)
+  write(root / 'data' / 'pmp' / 'edits' / 'test.jsonl.gz', edits[:3])
+  write(root / 'data' / 'lm' / 'books.jsonl.gz', [{'text': text} for text in PLAIN])
+  data = presets.pmp_data()
+  data.update({'dir': str(root / 'data'), 'cache_dir': str(root / 'cache'), 'context': 40,
+               'validation_share': 0.3, 'binarise': False})
+  return data
+
+
+def ranked(ranked_data, letters, **changes):
+  data = ranked_data.copy_and_resolve_references()
+  data.update(changes)
+  return worlds.make(data).comparisons(letters, None)
+
+
+def decoded(letters, data, side):
+  return [letters.decode([*prompt, *answer], show_special=True)
+          for prompt, answer in zip(data.prompt, getattr(data, side), strict=True)]
+
+
+def number_of(data):
+  return [int(text.split()[1]) for text in data.chosen_text]
+
+
+def test_pmp_rows_are_the_texts_and_their_order(ranked_data, letters):
+  made, facts = ranked(ranked_data, letters)
+  number = {name: number_of(data) for name, data in made.items()}
+  assert len(made['test'].prompt) == 3 and len(number['train']) + len(number['validation']) == 80
+  edits = {name: {n // 4 for n, g in zip(number[name], v.group_N, strict=True) if g == 3}
+           for name, v in made.items()}
+  assert edits['train'] | edits['validation'] == set(range(10))
+  assert edits['validation'] and not edits['train'] & edits['validation']
+  cut = 0
+  for data in made.values():
+    for n, group, good, bad in zip(number_of(data), data.group_N, decoded(letters, data, 'chosen'),
+                                   decoded(letters, data, 'rejected'), strict=True):
+      whole = (f'Question: question {n}\n\n{("more words " * 30 * (n % 5 == 0)).strip()}\n\nAnswer:'
+               if group == 0 else 'SECTION BODY:')
+      texts = ((f'good {n} yes', f'bad {n}') if group == 0 else (f'text {n} after', f'text {n} befor'))
+      shown = [text.removesuffix(f' {answer}{END}')
+               for text, answer in zip((good, bad), texts, strict=True)]
+      assert shown[0] == shown[1] and whole.endswith(shown[0])
+      cut += shown[0] != whole
+  assert cut == sum(facts['cut_prompts'].values()) == 8
+
+
+def test_pmp_pairs_become_good_and_bad_ones_inside_the_context(ranked_data, letters):
+  plain, _ = ranked(ranked_data, letters)
+  made, facts = ranked(ranked_data, letters, binarise=True)
+  good, bad = (letters.encode(label) for label in ('GOOD:', 'BAD:'))
+  for name, data in made.items():
+    assert len(data.prompt) == 2 * len(plain[name].prompt)
+    for i, (chosen, rejected) in enumerate(zip(data.chosen, data.rejected, strict=True)):
+      first = i % 2 == 0
+      labels = (good, bad) if first else (bad, good)
+      assert (chosen[:len(labels[0])], rejected[:len(labels[1])]) == labels
+      assert chosen[len(labels[0]):] == rejected[len(labels[1]):]           # the same text
+      answer = (plain[name].chosen if first else plain[name].rejected)[i // 2]
+      assert chosen[-len(answer):] == answer and max(len(chosen), len(rejected)) < ranked_data.context
+    lengths = [max(len(a), len(b)) for a, b in zip(data.chosen, data.rejected, strict=True)]
+    cut = facts['cut_prompts'][name]
+    assert sum(length == ranked_data.context - 1 for length in lengths) >= cut
+
+
+def test_a_split_without_comparisons_is_named(ranked_data, letters):
+  with pytest.raises(ValueError, match='not one comparison for validation in 40 tokens: more files'):
+    ranked(ranked_data, letters, validation_share=0.0)
+
+
+def test_pmp_sizes_and_text_for_a_language_model(ranked_data, letters):
+  made, _ = ranked(ranked_data, letters, binarise=True, comparisons=10)
+  assert len(made['train'].prompt) == 20
+  world = worlds.make(ranked_data)
+  train = ranked(ranked_data, letters, context=500)[0]['train']
+  texts = set(PLAIN) | {text.removesuffix(END) for text in decoded(letters, train, 'chosen')}
+  assert set(world.texts()) == texts
+  assert set(letters.decode_batch(world.documents(letters), show_special=True)) == {
+    text + END for text in texts}
+  with pytest.raises(ValueError, match="config.data.source='pmp' holds ranked texts"):
+    world.prompts(letters, 'ppo', 3)
 
 
 def test_the_tokenizer_is_trained_once_and_then_read(made_world, tmp_path):
