@@ -43,17 +43,27 @@ def read_jsonl(path, fields=(), on_error='raise'):
   if on_error not in ('raise', 'skip'):
     raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
   records, problems = [], []
+  for _, record in each_record(path, fields):
+    if not isinstance(record, ValueError):
+      records.append(record)
+    elif on_error == 'raise':
+      raise record from None
+    else:
+      problems.append(str(record))
+  return records, problems
+
+
+def each_record(path, fields=()):
+  """(line number from 1, object) of each line that is not blank, one at a time; in place of a bad
+  one the ValueError that names file and line."""
   for number, line in _lines(path):
     try:
       if isinstance(line, Exception):
         raise ValueError(f'the rest is unreadable ({line})')
       if line:
-        records.append(_record(line, fields))
+        yield number, _record(line, fields)
     except ValueError as error:
-      problems.append(f'{path}, line {number}: {error}')
-      if on_error == 'raise':
-        raise ValueError(problems[0]) from None
-  return records, problems
+      yield number, ValueError(f'{path}, line {number}: {error}')
 
 
 def _record(line, fields):

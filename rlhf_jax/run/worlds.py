@@ -27,7 +27,8 @@ class Prompts(NamedTuple):
 
 class Comparisons(NamedTuple):
   """N comparisons: prompt ids and the two answers' ids as lists, their texts (for the baselines),
-  group_N, and the true rewards where they are known (else None)."""
+  group_N, the true rewards where they are known and, where dialogues have several turns, the number
+  of the assistant's turn that is compared, from 1 (else None)."""
   prompt: list
   chosen: list
   rejected: list
@@ -36,6 +37,7 @@ class Comparisons(NamedTuple):
   group_N: np.ndarray
   reward_chosen_N: np.ndarray | None
   reward_rejected_N: np.ndarray | None
+  turn_N: np.ndarray | None = None
 
   def __getitem__(self, rows):
     return Comparisons(*(x if x is None else x[rows] if isinstance(x, np.ndarray)
@@ -208,8 +210,8 @@ def hh_world(data):
              'test': data.test_comparisons}
     made, dropped = {}, {}
     for name, i in rows.items():
-      made[name], dropped[name] = _published(tokenizer, pairs, _sample(i, limit[name], data.seed),
-                                             data.context, data.long_answers)
+      made[name], dropped[name] = published(tokenizer, pairs, _sample(i, limit[name], data.seed),
+                                            data.context, data.long_answers)
     if any(dropped.values()):
       print(f'comparisons with an answer longer than {data.context} tokens, left out: '
             + ', '.join(f'{n} of {name}' for name, n in dropped.items()))
@@ -249,12 +251,17 @@ def encode_dialogues(tokenizer, texts, closed):
   return rows
 
 
-def _published(tokenizer, pairs, rows, context, long_answers):
-  """(Comparisons, how many were left out) of the given records. Prompts are cut from the left,
-  answers never: one that does not fit is an error, or its pair is left out (long_answers 'drop')."""
+def encode_answers(tokenizer, texts):
+  """Ids of answers, each closed by the end token."""
+  return [[*ids, tokenizer.end_id] for ids in tokenizer.encode_batch(list(texts))]
+
+
+def published(tokenizer, pairs, rows, context, long_answers, groups=hh.SUBSETS):
+  """(Comparisons, how many were left out) of the given records of `hh.Pairs`; groups: names of their
+  subsets. Prompts are cut from the left, answers never: one that does not fit is an error, or its
+  pair is left out (long_answers 'drop')."""
   prompt = encode_dialogues(tokenizer, pairs.prompt[rows], closed=False)
-  sides = [[[*ids, tokenizer.end_id] for ids in tokenizer.encode_batch(list(texts[rows]))]
-           for texts in (pairs.chosen, pairs.rejected)]
+  sides = [encode_answers(tokenizer, texts[rows]) for texts in (pairs.chosen, pairs.rejected)]
   length_N = np.array([max(len(a), len(b)) + 1 for a, b in zip(*sides, strict=True)])
   if long_answers == 'error' and length_N.max(initial=0) > context:
     raise ValueError(f'an answer of {length_N.max() - 1} tokens does not fit into config.data.context='
@@ -265,9 +272,10 @@ def _published(tokenizer, pairs, rows, context, long_answers):
          for i in fits]
   answers = [[side[i] for i in fits] for side in sides]
   rows = rows[fits]
-  group = np.array([hh.SUBSETS.index(s) for s in pairs.subset[rows]], np.int32)
+  group = np.array([groups.index(s) for s in pairs.subset[rows]], np.int32)
+  turn = np.array([text.count(dialogue.ASSISTANT_CUE) for text in pairs.prompt[rows]], np.int32)
   return Comparisons(cut, *answers, list(pairs.chosen[rows]), list(pairs.rejected[rows]), group,
-                     None, None), len(length_N) - len(fits)
+                     None, None, turn), len(length_N) - len(fits)
 
 
 def tokenizer(world, path, vocab_size):
