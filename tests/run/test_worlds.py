@@ -294,6 +294,27 @@ def test_hh_rows_are_the_records_and_only_prompts_are_cut(hh_data, hh_world, let
   assert cut > 4
 
 
+def test_hh_turns_are_counted_in_whole_prompts(hh_world, letters):
+  made, _ = hh_world.comparisons(letters, None)
+  for data in made.values():
+    assert data.turn_N.tolist() == [2 if number % 3 == 2 else 1 for *_, number in keys(data)]
+    assert data[[0, 2]].turn_N.tolist() == data.turn_N[[0, 2]].tolist()
+  cut = [letters.decode(p).count('Assistant:') < t for data in made.values()
+         for p, t in zip(data.prompt, data.turn_N, strict=True)]
+  assert any(cut)
+
+
+def test_other_pairs_are_encoded_with_groups_of_their_own(letters):
+  start = '\n\nHuman: a\n\nAssistant:'
+  columns = (np.array(column, object) for column in (
+    [start] * 3, [' b', ' c', ' d' * 40], [' e', ' f', ' g'], ['new', 'old', 'old'], ['x'] * 3))
+  made, too_long = worlds.published(letters, hh.Pairs(*columns, {}), np.arange(3), 30, 'drop',
+                                    ['old', 'new'])
+  assert made.group_N.tolist() == [1, 0] and too_long == 1
+  assert [letters.decode(row, show_special=True) for row in made.rejected] == [
+    f' e{END}', f' f{END}']
+
+
 def test_hh_an_answer_that_does_not_fit_is_an_error_or_its_pair_is_left_out(
     hh_data, hh_world, letters, capsys):
   made, _ = hh_world.comparisons(letters, None)
