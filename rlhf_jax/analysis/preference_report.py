@@ -39,7 +39,7 @@ def rows(measured):
       cal, controlled = each['calibration'], each['length_controlled'] or {}
       out.append({
         'set': part, 'count': each['count'], 'accuracy': each['accuracy'],
-        '95%': _range(each['interval']), 'length controlled': controlled.get('accuracy'),
+        '95%': _range(each['interval']), 'controlled': controlled.get('accuracy'),
         '±': controlled.get('stderr'), 'ECE': cal['error'], 'bins inside': _bins(cal),
         'slope': cal['slope'], 'verdict': cal['verdict']})
   return out
@@ -50,7 +50,9 @@ def sections(measured, scores, data, groups, ceiling):
   The first name is the model's own test set. ceiling: its noise ceiling, or None."""
   gaps = {name: _gap(*pair) for name, pair in scores.items()}
   return [_headline(next(iter(measured.values())), ceiling),
-          report.Section('Every set', table=rows(measured)),
+          report.Section('Every set', table=rows(measured), paragraphs=[
+            'Controlled: the accuracy with the length of the answers controlled, ± its standard error; '
+            'a rule that looks at the two lengths alone has 0.5.']),
           _calibration(measured, gaps, data, groups), _along(next(iter(measured.values()))),
           _differences(measured, gaps)]
 
