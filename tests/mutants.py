@@ -890,7 +890,7 @@ MUTANTS = [
     Mutant(SETS, 'if votes[0] == votes[1]:', 'if False:',
            TEST_SETS + 'what_says_nothing_is_counted_by_kind_with_the_first_place'),
     Mutant(SETS, 'found[0][1] != found[1][1]', 'False', TEST_SETS + 'a_bad_line_is_named_or_counted'),
-    Mutant(SCORING, 'bucket.width - 1', 'bucket.width',
+    Mutant(SCORING, '[len(row) + 1 for', '[len(row) for',
            TEST_SCORING + 'a_score_does_not_depend_on_its_neighbours'),
     Mutant(SCORING, 'out_N[sent[0].index_B] = sent[1]', 'out_N[:len(sent[1])] = sent[1]',
            TEST_SCORING + 'scores_are_those_of_the_layout_in_training'),
