@@ -87,6 +87,11 @@ TEST_RUNDIR, TEST_FITS = 'core/test_rundir.py::test_', 'analysis/test_fits.py::t
 TEST_CALIBRATION = 'analysis/test_calibration.py::test_'
 ACTOR, TEST_ACTOR = 'models/actor_critic.py', 'models/test_actor_critic.py::test_'
 RL, TEST_RL, TEST_BUILD = 'run/rl.py', 'run/test_rl.py::test_', 'run/test_build.py::test_'
+SETS, TEST_SETS = 'data/comparison_sets.py', 'data/test_comparison_sets.py::test_'
+SCORING, TEST_SCORING = 'run/scoring.py', 'run/test_scoring.py::test_'
+FIGURES, TEST_FIGURES = 'analysis/figures.py', 'analysis/test_figures.py::test_'
+PREFERENCE_REPORT = 'analysis/preference_report.py'
+TEST_INSTRUMENTS = 'contracts/test_instruments.py::test_'
 
 MUTANTS = [
     Mutant(GAE, 'value_next_B - value_B\n', 'value_next_B + value_B\n', TEST_GAE + 'fixed_numbers'),
@@ -348,8 +353,7 @@ MUTANTS = [
     Mutant(EVAL_PREFERENCE, "baselines.longer(*pairs['train']), train.group_N",
            "baselines.longer(*pairs['test']), test.group_N",
            TEST_EVAL_PREFERENCE + 'summary_is_put_together_from_the_test_comparisons'),
-    Mutant(EVAL_PREFERENCE, 'baselines.accuracy_interval(model_N[here])',
-           'baselines.accuracy_interval(model_N)',
+    Mutant(EVAL_PREFERENCE, 'rate(model_N[here])', 'rate(model_N)',
            TEST_EVAL_PREFERENCE + 'summary_is_put_together_from_the_test_comparisons'),
     Mutant(EVAL_PREFERENCE, 'float(v[here].mean())', 'float(v.mean() + 0 * here[0])',
            TEST_EVAL_PREFERENCE + 'summary_is_put_together_from_the_test_comparisons'),
@@ -1048,6 +1052,72 @@ MUTANTS = [
     Mutant(CALIBRATION, 'draws @ gap_NB / count',
            'draws @ gap_NB / samples',
            TEST_CALIBRATION + 'error_interval_matches_resampling_in_a_loop'),
+
+    # the instruments of a preference model
+    Mutant(EVAL_PREFERENCE, 'np.minimum(turn_N, last)', 'turn_N',
+           TEST_EVAL_PREFERENCE + 'turns_by_hand_the_last_holds_what_follows'),
+    Mutant(EVAL_PREFERENCE, 'lower_N = np.minimum(chosen_N', 'lower_N = np.maximum(chosen_N',
+           TEST_EVAL_PREFERENCE + 'thresholds_keep_comparisons_in_which_both_scores_are_high_enough'),
+    Mutant(EVAL_PREFERENCE, 'rejected_N) - mean', 'rejected_N)',
+           TEST_EVAL_PREFERENCE + 'thresholds_keep_comparisons_in_which_both_scores_are_high_enough'),
+    Mutant(EVAL_PREFERENCE, 'lower_N >= level', 'lower_N > level',
+           TEST_EVAL_PREFERENCE + 'thresholds_keep_comparisons_in_which_both_scores_are_high_enough'),
+    Mutant(EVAL_PREFERENCE, 'np.argsort(np.abs(ratio_N)', 'np.argsort(ratio_N',
+           TEST_EVAL_PREFERENCE + 'length_control_by_hand'),
+    Mutant(EVAL_PREFERENCE, 'np.mean([correct_N[half].mean() for half in halves])',
+           'correct_N[np.concatenate(halves)].mean()',
+           TEST_EVAL_PREFERENCE + 'what_follows_from_length_is_worth_nothing_and_the_rest_is_kept'),
+    Mutant(EVAL_PREFERENCE, '/ len(halves) ** 2', '/ len(halves)',
+           TEST_EVAL_PREFERENCE + 'length_control_by_hand'),
+    Mutant(EVAL_PREFERENCE, 'if all(map(len, halves))]', 'if any(map(len, halves))]',
+           TEST_EVAL_PREFERENCE + 'a_stratum_without_both_halves_is_not_counted'),
+    Mutant(CALIBRATION, '(curve.low <= curve.expected) & ', '',
+           TEST_CALIBRATION + 'the_share_of_bins_inside_by_hand'),
+    Mutant(CALIBRATION, 'prob_N * (1 - prob_N)', 'prob_N',
+           TEST_CALIBRATION + 'slope_matches_sklearn_and_its_interval_the_spread_of_redrawn_labels'),
+    Mutant(CALIBRATION, 'float(v / scale)', 'float(v * scale)',
+           TEST_CALIBRATION + 'slope_matches_sklearn_and_its_interval_the_spread_of_redrawn_labels'),
+    Mutant(CALIBRATION, 'error <= max(LIMIT, noise)', 'error <= LIMIT',
+           TEST_CALIBRATION + 'few_comparisons_are_not_held_against_a_model_and_gross_errors_are_seen'),
+    Mutant(CALIBRATION, ' and share >= SHARE_INSIDE', '',
+           TEST_CALIBRATION + 'a_small_error_with_bins_outside_is_flagged'),
+    Mutant(CALIBRATION, 'high < 1 else', 'high > 1 else',
+           TEST_CALIBRATION + 'the_verdict_on_planted_scores'),
+    Mutant(CALIBRATION, 'rng.random(len(prob_N)) < prob_N', 'rng.random(len(prob_N)) < 0.5',
+           TEST_CALIBRATION + 'the_verdict_on_planted_scores'),
+    Mutant(FIGURES, "row[key] for row in rows])\n  ", "row['count'] for row in rows])\n  ",
+           TEST_FIGURES + 'accuracy_along_names_the_place_and_the_count_of_every_point'),
+    Mutant(FIGURES, 'np.clip(gap, -edge, edge)', 'gap',
+           TEST_FIGURES + 'score_differences_are_counted_on_their_side'),
+    Mutant(PREFERENCE_REPORT, 'scale * gap_N', 'gap_N',
+           TEST_INSTRUMENTS + 'the_numbers_are_those_of_the_scores'),
+
+    # comparisons from elsewhere, and scores of files
+    Mutant(SETS, 'votes[0] > votes[1]', 'votes[0] < votes[1]',
+           TEST_SETS + 'webgpt_takes_the_higher_score_of_either_side_and_both_files'),
+    Mutant(SETS, '{1: (1, 0), 2: (0, 1)}', '{0: (1, 0), 1: (0, 1)}',
+           TEST_SETS + 'llmbar_takes_the_output_that_the_label_numbers'),
+    Mutant(SETS, "(record['chosen'], record['rejected'])", "(record['rejected'], record['chosen'])",
+           TEST_SETS + 'hhh_keeps_its_turns_and_its_order'),
+    Mutant(SETS, 'if votes[0] == votes[1]:', 'if False:',
+           TEST_SETS + 'what_says_nothing_is_counted_by_kind_with_the_first_place'),
+    Mutant(SETS, 'found[0][1] != found[1][1]', 'False', TEST_SETS + 'a_bad_line_is_named_or_counted'),
+    Mutant(SCORING, '[len(row) + 1 for', '[len(row) for',
+           TEST_SCORING + 'a_score_does_not_depend_on_its_neighbours'),
+    Mutant(SCORING, 'out_N[sent[0].index_B] = sent[1]', 'out_N[:len(sent[1])] = sent[1]',
+           TEST_SCORING + 'scores_are_those_of_the_layout_in_training'),
+    Mutant(SCORING, 'max(mine, key=len)', 'mine[-1]',
+           TEST_SCORING + 'rows_are_those_of_training_and_only_prompts_are_cut'),
+    Mutant(SCORING, 'context - 1)', 'context)',
+           TEST_SCORING + 'rows_are_those_of_training_and_only_prompts_are_cut'),
+    Mutant(SCORING, 'if number % size == 0 and', 'if',
+           TEST_SCORING + 'what_stands_behind_the_last_whole_part_is_cut_off'),
+    Mutant(SCORING, ' and line.endswith(b\'\\n\')', '',
+           TEST_SCORING + 'what_stands_behind_the_last_whole_part_is_cut_off'),
+    Mutant(SCORING, 'file.truncate(end)', 'file.truncate(at)',
+           TEST_SCORING + 'what_stands_behind_the_last_whole_part_is_cut_off'),
+    Mutant(PAIRS, 'text.count(dialogue.ASSISTANT_CUE)', 'text.count(dialogue.ASSISTANT_CUE) - 1',
+           TEST_WORLDS + 'hh_turns_are_counted_in_whole_prompts'),
 ]
 
 

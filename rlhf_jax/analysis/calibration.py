@@ -2,13 +2,18 @@
 
 Bai et al. 2022, section 3.3 and figure 9: trained by the logistic loss, a calibrated model is right
 with chance 1 / (1 + exp(-|difference|)). The paper shows curves only; the expected calibration
-error is an addition (Guo et al. 2017). Shapes: N comparisons, B bins.
+error (Guo et al. 2017), the slope (Cox 1958) and the verdict are additions. Shapes: N comparisons,
+B bins.
 """
 from typing import NamedTuple
 
 import numpy as np
 
+from rlhf_jax.evals import baselines
 from rlhf_jax.evals.baselines import wilson
+from rlhf_jax.evals.preference import correct as right
+
+LIMIT, SHARE_INSIDE = 0.03, 0.8      # a calibrated model: error at most, share of bins inside at least
 
 
 class Curve(NamedTuple):
@@ -37,7 +42,7 @@ def curve(score_diff, correct, bins):
   accuracy = np.array([correct_N[part].mean() for part in parts])
   low, high = wilson(accuracy, count)
   centre = np.array([size_N[part].mean() for part in parts])
-  expected = np.array([(1 / (1 + np.exp(-size_N[part]))).mean() for part in parts])
+  expected = np.array([_logistic(size_N[part]).mean() for part in parts])
   return Curve(centre, accuracy, low, high, count, expected)
 
 
@@ -61,6 +66,60 @@ def error_interval(prob, correct, bins, samples=500, seed=0):
   draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
   low, high = np.quantile(np.abs(draws @ gap_NB / count).sum(1), [0.025, 0.975])
   return float(low), float(high)
+
+
+def inside(curve):
+  """The share of bins whose expected accuracy lies inside the Wilson interval of the observed one."""
+  return float(np.mean((curve.low <= curve.expected) & (curve.expected <= curve.high)))
+
+
+def slope(gap_N):
+  """(a, low, high): the factor by which score differences must be multiplied to be calibrated, with
+  its 95% interval. Below 1 the model claims too much, above 1 too little.
+
+  gap: chosen score - rejected score. The likelihood of sigmoid(a gap) is largest at a (Cox 1958); a
+  weak Gaussian prior keeps a finite where all comparisons are right.
+  """
+  gap_N = np.asarray(gap_N, np.float64)
+  scale = np.sqrt(np.mean(gap_N ** 2)) or 1.0
+  x_N1 = (gap_N / scale)[:, None]
+  a = baselines.fit(x_N1, 1e3, np.zeros(1))[0]
+  prob_N = _logistic(a * x_N1[:, 0])
+  half = 1.96 / np.sqrt(x_N1[:, 0] ** 2 @ (prob_N * (1 - prob_N)) + 1e-3)
+  return tuple(float(v / scale) for v in (a, a - half, a + half))
+
+
+def verdict(gap_N, samples=200, seed=0):
+  """Whether score differences (chosen - rejected) are calibrated, and the numbers that say so.
+
+  verdict: 'calibrated' where the expected calibration error is at most LIMIT, or what label noise
+  alone gives in 97.5% of redraws from the logistic (`noise`, so that few comparisons are not held
+  against a model), and SHARE_INSIDE of the bins are `inside`; else 'overconfident' or
+  'underconfident' where the interval of the `slope` lies below or above 1, 'miscalibrated' where it
+  holds 1. Ten bins, fewer where they would hold less than 20 comparisons.
+  Intervals are 95%; the bootstrap's lean away from calibrated, as resampling adds noise to each bin.
+  """
+  gap_N = np.asarray(gap_N, np.float64)
+  rng, bins = np.random.default_rng(seed), int(np.clip(len(gap_N) // 20, 1, 10))
+  prob_N, right_N = _logistic(np.abs(gap_N)), right(gap_N, 0)
+  error = expected_calibration_error(prob_N, right_N, 10)
+  redrawn = [expected_calibration_error(prob_N, rng.random(len(prob_N)) < prob_N, 10)
+             for _ in range(samples)]
+  share = inside(curve(gap_N, right_N, bins))
+  resampled = [inside(curve(gap_N[rows], right_N[rows], bins))
+               for rows in rng.integers(0, len(gap_N), (samples, len(gap_N)))]
+  noise, (a, low, high) = float(np.quantile(redrawn, 0.975)), slope(gap_N)
+  holds = error <= max(LIMIT, noise) and share >= SHARE_INSIDE
+  return {'error': error, 'error_interval': list(error_interval(prob_N, right_N, 10, seed=seed)),
+          'noise': noise, 'bins': bins, 'inside': share,
+          'inside_interval': np.quantile(resampled, [0.025, 0.975]).tolist(),
+          'slope': a, 'slope_interval': [low, high],
+          'verdict': 'calibrated' if holds else 'overconfident' if high < 1 else
+          'underconfident' if low > 1 else 'miscalibrated'}
+
+
+def _logistic(x):
+  return 1 / (1 + np.exp(-x))
 
 
 def _gap_NB(prob, correct, bins):

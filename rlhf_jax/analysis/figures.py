@@ -5,6 +5,7 @@ can be passed as they are. Nothing is smoothed.
 import itertools
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from rlhf_jax.analysis import fits, style
 from rlhf_jax.analysis.style import BLUE, GREEN, GREY, INK, ORANGE, SERIES
@@ -111,6 +112,66 @@ def calibration(curve):
 
 
 @style.styled
+def calibration_by(curves):
+  """`calibration` without its density, one panel a name; curves: name -> (curve, note)."""
+  figure, axes = style.panels(len(curves), width=3.0, height=2.5, sharey=True)
+  for axis, (name, (curve, note)) in zip(axes, curves.items(), strict=True):
+    x = np.linspace(0, 1.08 * curve.centre[-1], 100)
+    axis.plot(x, 1 / (1 + np.exp(-x)), color=GREY, linewidth=1.3, linestyle=(0, (4, 2.5)))
+    axis.vlines(curve.centre, curve.low, curve.high, color=BLUE, linewidth=1.3)
+    axis.plot(curve.centre, curve.accuracy, color=BLUE, marker='o', markersize=4, linestyle='none')
+    axis.text(0.03, 0.97, note, color=GREY, va='top', transform=axis.transAxes)
+    axis.set(title=name, xlabel='|score difference| Δ', xlim=(0, x[-1]))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+  axes[0].set_ylim(top=1.15)                     # room for the notes
+  axes[0].set_yticks([0.25, 0.5, 0.75, 1])
+  _share_labels(axes, 'accuracy')
+  return figure
+
+
+@style.styled
+def accuracy_along(tables, key, x_label):
+  """Accuracy with Wilson 95% bars along `key` of the rows of `evals.preference`, a panel a table, the
+  number of comparisons below each point. tables: name -> rows."""
+  tables = {name: rows for name, rows in tables.items() if rows}
+  if not tables:
+    return None
+  figure, axes = style.panels(len(tables), width=3.0, height=2.4, sharey=True)
+  for axis, (name, rows) in zip(axes, tables.items(), strict=True):
+    x = np.array([row[key] for row in rows])
+    axis.axhline(0.5, color=GREY, linewidth=1)
+    axis.vlines(x, *np.array([row['interval'] for row in rows]).T, color=BLUE, linewidth=1.3)
+    axis.plot(x, [row['accuracy'] for row in rows], color=BLUE, marker='o', markersize=4,
+              linewidth=0.9)
+    axis.set_xticks(x, [f'{round(row[key], 2) + 0.0:g}\n{row["count"]:,}' for row in rows], fontsize=7)
+    axis.set(title=name, xlabel=x_label)
+    axis.margins(x=0.1)
+  _share_labels(axes, 'accuracy')
+  return figure
+
+
+@style.styled
+def score_differences(gaps, bins=40):
+  """Histograms of score(chosen) - score(rejected), what is ordered wrongly apart; a panel a name.
+
+  The outer 1% of a set lies in its outer bins.
+  """
+  figure, axes = style.panels(len(gaps), width=3.0, height=2.2)
+  for axis, (name, gap) in zip(axes, gaps.items(), strict=True):
+    edge = np.quantile(np.abs(gap), 0.99) or 1.0
+    count, edges = np.histogram(np.clip(gap, -edge, edge), np.linspace(-edge, edge, bins + 1))
+    axis.bar(edges[:-1], count, np.diff(edges), align='edge', alpha=0.85,
+             color=[BLUE if left > -1e-9 else ORANGE for left in edges[:-1]])
+    axis.text(0.03, 0.95, f'wrong {np.mean(gap < 0):.0%}', color=ORANGE, va='top',
+              transform=axis.transAxes)
+    axis.text(0.97, 0.95, f'right {np.mean(gap > 0):.0%}', color=BLUE, va='top', ha='right',
+              transform=axis.transAxes)
+    axis.set(title=name, ylim=(0, 1.2 * count.max()), xlabel='score of chosen − rejected')
+  _share_labels(axes, 'comparisons')
+  return figure
+
+
+@style.styled
 def reward_against_sqrt_kl(kl, proxy, true=None, early=None, best_of_n=None):
   """The preference model's score, and the true reward beside it, against sqrt(KL).
 
@@ -191,6 +252,12 @@ def _points(pair):
     raise ValueError(f'a curve needs x and y of one length, not {x.shape} and {y.shape}')
   finite = np.isfinite(x) & np.isfinite(y)
   return (x[finite], y[finite]) if finite.any() else None
+
+
+def _share_labels(axes, y_label):
+  """The label of the shared y axis, once a row of three."""
+  for axis in axes[::3]:
+    axis.set_ylabel(y_label)
 
 
 def _end_value(axis, x, y, colour):

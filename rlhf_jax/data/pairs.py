@@ -9,7 +9,8 @@ from rlhf_jax.data import dialogue
 
 class Comparisons(NamedTuple):
   """N comparisons: prompt ids and the two answers' ids as lists, their texts (for the baselines),
-  group_N, and the true rewards where they are known (else None)."""
+  group_N, and where they are known (else None) the true rewards and the number of the assistant's
+  turn that is compared, from 1."""
   prompt: list
   chosen: list
   rejected: list
@@ -18,6 +19,7 @@ class Comparisons(NamedTuple):
   group_N: np.ndarray
   reward_chosen_N: np.ndarray | None = None
   reward_rejected_N: np.ndarray | None = None
+  turn_N: np.ndarray | None = None
 
   def __getitem__(self, rows):
     return Comparisons(*(x if x is None else x[rows] if isinstance(x, np.ndarray)
@@ -31,6 +33,11 @@ def sample(rows, limit, seed):
   return np.sort(np.random.default_rng([seed, 4]).permutation(rows)[:limit])
 
 
+def encode_answers(tokenizer, texts):
+  """Ids of answers, each closed by the end token."""
+  return [[*ids, tokenizer.end_id] for ids in tokenizer.encode_batch(list(texts))]
+
+
 def tokenise(tokenizer, texts, rows, encode, groups, context):
   """(Comparisons, need_N, cut_N) of the given N rows of columns of texts.
 
@@ -39,8 +46,7 @@ def tokenise(tokenizer, texts, rows, encode, groups, context):
   that needs more than `context` is left out, since answers are never cut. cut_N: whether the prompt
   was, from the left.
   """
-  sides = [[[*ids, tokenizer.end_id] for ids in tokenizer.encode_batch(list(column[rows]))]
-           for column in (texts.chosen, texts.rejected)]
+  sides = [encode_answers(tokenizer, column[rows]) for column in (texts.chosen, texts.rejected)]
   longer = [max(pair, key=len) for pair in zip(*sides, strict=True)]
   need_N = np.array([len(answer) + 1 for answer in longer], np.int64)
   fits, cut_N = np.flatnonzero(need_N <= context), np.zeros(len(rows), bool)
@@ -50,7 +56,9 @@ def tokenise(tokenizer, texts, rows, encode, groups, context):
   made = Comparisons(
     prompt, *([side[i] for i in fits] for side in sides),
     *(list(column[rows[fits]]) for column in (texts.chosen, texts.rejected)),
-    np.array([groups.index(subset) for subset in texts.subset[rows[fits]]], np.int32))
+    np.array([groups.index(subset) for subset in texts.subset[rows[fits]]], np.int32),
+    turn_N=np.array([text.count(dialogue.ASSISTANT_CUE) for text in texts.prompt[rows[fits]]],
+                    np.int32))
   return made, need_N, cut_N
 
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 
 from rlhf_jax.analysis import calibration
 
@@ -94,6 +95,65 @@ def test_wrongly_scaled_scores_are_flagged_and_right_ones_are_not(scale, sign):
   else:
     assert low > 0.07 and low < error < high
     assert (above if sign > 0 else below) >= 7
+
+
+def _gaps(count=6000, seed=0, scale=1.0):
+  """Score differences chosen - rejected of the same kind, multiplied by `scale`."""
+  diff, correct = _comparisons(count, seed)
+  return scale * np.abs(diff) * np.where(correct, 1, -1)
+
+
+def test_the_share_of_bins_inside_by_hand():
+  curve = calibration.Curve(*np.zeros((5, 4)), np.zeros(4))._replace(
+    low=np.array([0.5, 0.5, 0.5, 0.6]), high=np.array([0.7, 0.7, 0.7, 0.8]),
+    expected=np.array([0.6, 0.75, 0.7, 0.55]))
+  assert calibration.inside(curve) == 0.5
+
+
+def test_slope_matches_sklearn_and_its_interval_the_spread_of_redrawn_labels():
+  gap = _gaps(2000)
+  sign = np.where(np.arange(2000) % 2, 1, -1)           # sklearn wants both classes
+  oracle = LogisticRegression(fit_intercept=False, C=1e6).fit((gap * sign)[:, None], sign).coef_
+  a, low, high = calibration.slope(gap)
+  np.testing.assert_allclose(a, oracle[0, 0], rtol=1e-3)
+  spread = np.std([calibration.slope(_gaps(2000, seed))[0] for seed in range(100)])
+  np.testing.assert_allclose((high - low) / 2 / 1.96, spread, rtol=0.3)
+  np.testing.assert_allclose(calibration.slope(3 * gap), np.array([a, low, high]) / 3, rtol=1e-6)
+  assert 1 < calibration.slope([1.0, 2.0])[0] < 100        # all right: finite
+
+
+@pytest.mark.parametrize('scale, said', [(1, 'calibrated'), (3, 'overconfident'),
+                                         (1 / 3, 'underconfident')])
+def test_the_verdict_on_planted_scores(scale, said):
+  found = calibration.verdict(_gaps(4000, scale=scale))
+  assert found['verdict'] == said and found['bins'] == 10
+  low, high = found['slope_interval']
+  assert low < 1 / scale < high
+  low, high = found['error_interval']
+  assert low <= found['error'] <= high and found['noise'] < 0.03
+  if scale == 1:
+    assert found['error'] <= 0.03 and found['inside'] >= 0.8
+    assert found['inside_interval'][0] <= found['inside'] <= found['inside_interval'][1]
+  else:
+    assert low > 0.08 and found['inside'] <= 0.3 and found['inside_interval'][1] < 0.8
+
+
+def test_few_comparisons_are_not_held_against_a_model_and_gross_errors_are_seen():
+  right = [calibration.verdict(_gaps(90, seed), samples=60) for seed in range(20)]
+  assert all(found['bins'] == 4 and found['noise'] > 0.06 for found in right)
+  assert sum(found['error'] > 0.03 for found in right) >= 15
+  assert sum(found['verdict'] == 'calibrated' for found in right) >= 17
+  wrong = [calibration.verdict(_gaps(90, seed, scale=6), samples=60) for seed in range(20)]
+  assert sum(found['verdict'] == 'overconfident' for found in wrong) >= 18
+
+
+def test_a_small_error_with_bins_outside_is_flagged():
+  """Differences of one size claim 0.6, and 0.62 come true in 40,000: an error of 0.02, and every bin
+  outside or nearly so."""
+  gap = np.full(40_000, np.log(0.6 / 0.4)) * np.where(np.arange(40_000) % 50 < 31, 1, -1)
+  found = calibration.verdict(gap, samples=4)
+  np.testing.assert_allclose(found['error'], 0.02)
+  assert found['verdict'] == 'underconfident' and found['inside'] < 0.8
 
 
 @pytest.mark.parametrize('call, words', [

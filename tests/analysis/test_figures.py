@@ -77,6 +77,44 @@ def test_calibration_draws_the_curve_and_all_of_the_density():
              for bar, centre in zip(strip.patches, curve.centre, strict=True))
 
 
+def test_calibration_by_subset_draws_each_curve_beside_the_logistic():
+  rng = np.random.default_rng(0)
+  curves = {name: (calibration.curve(rng.normal(size=400), rng.random(400) < 0.7, 8), f'note {name}')
+            for name in 'abcd'}
+  figure = figures.calibration_by(curves)
+  assert [axis.get_title(loc='left') for axis in figure.axes] == list('abcd')
+  assert [axis.get_ylabel() for axis in figure.axes] == ['accuracy', '', '', 'accuracy']
+  for axis, (curve, note) in zip(figure.axes, curves.values(), strict=True):
+    np.testing.assert_allclose(_line(axis, 8)[0], np.stack([curve.centre, curve.accuracy], 1))
+    x, y = _line(axis, 100)[0].T
+    np.testing.assert_allclose(y, 1 / (1 + np.exp(-x)))
+    bars = np.array(axis.collections[0].get_segments())
+    np.testing.assert_allclose(bars[:, :, 1], np.stack([curve.low, curve.high], 1))
+    assert _texts(axis) == [note]
+
+
+def test_accuracy_along_names_the_place_and_the_count_of_every_point():
+  rows = [{'turn': 1, 'accuracy': 0.75, 'interval': [0.6, 0.8], 'count': 1200},
+          {'turn': 2, 'accuracy': 0.5, 'interval': [0.3, 0.7], 'count': 4}]
+  figure = figures.accuracy_along({'all': rows, 'gone': []}, 'turn', 'turn')
+  axis, = figure.axes
+  np.testing.assert_allclose(_line(axis, 2)[1], [[1, 0.75], [2, 0.5]])
+  bars = axis.collections[0].get_segments()
+  np.testing.assert_allclose(bars, [[[1, 0.6], [1, 0.8]], [[2, 0.3], [2, 0.7]]])
+  assert [text.get_text() for text in axis.get_xticklabels()] == ['1\n1,200', '2\n4']
+  assert figures.accuracy_along({}, 'turn', 'turn') is None
+
+
+def test_score_differences_are_counted_on_their_side():
+  gap = np.r_[np.full(30, -1.0), np.full(70, 0.5), 100.0]
+  axis, = figures.score_differences({'all': gap}, bins=4).axes
+  left, count = zip(*((bar.get_x(), bar.get_height()) for bar in axis.patches), strict=True)
+  assert left == (-1, -0.5, 0, 0.5) and count == (30, 0, 0, 71)      # what lies outside is in the last
+  assert [bar.get_facecolor()[:3] == axis.patches[0].get_facecolor()[:3] for bar in axis.patches] == [
+    True, True, False, False]
+  assert _texts(axis) == ['wrong 30%', 'right 70%']
+
+
 def test_reward_is_drawn_against_the_root_with_the_fit_solid_and_then_dashed():
   """KL 0, 1, 4, 9, 16: roots 0..4. The score is 1 + 2 sqrt(KL) on the first three, flat after."""
   kl, score = np.array([0, 1, 4, 9, 16]), np.array([1, 3, 5, 5, 5])

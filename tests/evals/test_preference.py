@@ -46,6 +46,64 @@ def test_excess_by_hand():
   assert preference.excess(0.4, 0.9) == pytest.approx(-0.25)
 
 
+def test_turns_by_hand_the_last_holds_what_follows():
+  correct, turn = np.array([1, 0, 1, 1, 0.5, 0]), np.array([1, 1, 2, 3, 4, 3])
+  rows = preference.by_turn(correct, turn, last=3)
+  assert [(row['turn'], row['accuracy'], row['count']) for row in rows] == [
+    (1, 0.5, 2), (2, 1, 1), (3, 0.5, 3)]
+  assert rows[0]['interval'] == pytest.approx(list(baselines.accuracy_interval([1, 0])[1:]))
+
+
+def test_thresholds_keep_comparisons_in_which_both_scores_are_high_enough():
+  """The lower scores minus the mean 1 are 0, 1, ..., 100, so the levels are 2, 46 and 90; above 50
+  the model is wrong, and its other score does not matter."""
+  lower = np.arange(101) + 1.0
+  other = lower + 0.5 + 50 * (np.arange(101) % 2)
+  wrong = lower > 51
+  chosen, rejected = np.where(wrong, lower, other), np.where(wrong, other, lower)
+  rows = preference.by_threshold(chosen, rejected, 1.0, levels=3)
+  assert [row['threshold'] for row in rows] == pytest.approx([2, 46, 90])
+  assert [row['count'] for row in rows] == [99, 55, 11]
+  assert [row['accuracy'] for row in rows] == pytest.approx([49 / 99, 5 / 55, 0])
+
+
+def test_length_control_by_hand():
+  """Log ratios in sizes: 2, 2, 2 | 4, 4, 8 and one pair of equal length. First stratum: longer chosen
+  twice, right once; shorter once, right: (1/2 + 1) / 2. Second: 1 of 1 and 0 of 2: 1/2. Equal: 1/2.
+  In all (3 * 0.75 + 3 * 0.5 + 1 * 0.5) / 7."""
+  chosen, rejected = np.array([2, 4, 1, 4, 1, 1, 3]), np.array([1, 2, 2, 1, 4, 8, 3])
+  correct = np.array([1, 0, 1, 1, 0, 0, 0.5])
+  found = preference.length_controlled(correct, chosen, rejected, bins=2)
+  assert found['accuracy'] == pytest.approx(4.25 / 7) and found['covered'] == 1
+  # only the half with one right and one wrong varies: variance 1/4 over 2, halved twice
+  assert found['stderr'] == pytest.approx(3 / 7 * np.sqrt(0.25 / 2 / 4))
+  assert (found['accuracy_longer'], found['accuracy_shorter']) == pytest.approx((2 / 3, 1 / 3))
+  assert found['longer_chosen'] == pytest.approx(3 / 7)
+
+
+def test_what_follows_from_length_is_worth_nothing_and_the_rest_is_kept():
+  rng = np.random.default_rng(0)
+  chosen, rejected = rng.integers(1, 400, (2, 6000))
+  chosen = np.where(rng.random(6000) < 0.3, chosen * 3, chosen)          # the longer one wins mostly
+  gap = np.log(chosen / rejected)
+  longer = preference.correct(gap, 0)
+  assert longer.mean() > 0.58
+  assert preference.length_controlled(longer, chosen, rejected)['accuracy'] == 0.5
+  # neither is the longer one only where the ratio is large, whichever side that favours
+  large = preference.correct(np.where(np.abs(gap) > 0.7, gap, -gap), 0)
+  found = preference.length_controlled(large, chosen, rejected)
+  assert found['accuracy'] == pytest.approx(0.5, abs=0.01)
+  fair = (rng.random(6000) < 0.7).astype(float)
+  found = preference.length_controlled(fair, chosen, rejected)
+  assert abs(found['accuracy'] - 0.7) < 3 * found['stderr'] < 0.03
+
+
+def test_a_stratum_without_both_halves_is_not_counted():
+  found = preference.length_controlled([1, 0, 1, 1], [2, 1, 9, 8], [1, 2, 1, 1], bins=2)
+  assert found['covered'] == 0.5 and found['accuracy'] == 0.5
+  assert preference.length_controlled([1, 1], [2, 3], [1, 1], bins=1) is None
+
+
 def test_summary_is_put_together_from_the_test_comparisons(data):
   rng = np.random.default_rng(3)
   chosen, rejected = rng.integers(0, 3, (2, 40)).astype(np.float32)

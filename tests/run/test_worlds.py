@@ -1,4 +1,5 @@
 """Worlds as experiments see them: sizes, splits, labels and rows of token ids."""
+import functools
 import gzip
 import json
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import presets
-from rlhf_jax.data import dialogue, hh, oracle, oracle_tokens, tokenizer
+from rlhf_jax.data import dialogue, hh, oracle, oracle_tokens, pairs, tokenizer
 from rlhf_jax.run import worlds
 from tests.data.test_oracle import solve
 
@@ -65,7 +66,8 @@ def test_comparisons_have_the_sizes_asked_for(compared):
   made, facts = compared
   assert {k: len(v.prompt) for k, v in made.items()} == SIZES
   for data in made.values():
-    assert {len(column) for column in data} == {len(data.prompt)}
+    *columns, turn = data
+    assert {len(column) for column in columns} == {len(data.prompt)} and turn is None
   assert 0.55 < facts['agreement'] < facts['ceiling'] < 1
 
 
@@ -185,7 +187,7 @@ def test_an_oracle_world_depends_on_its_seed_alone(bpe, compared):
                   for seed in (0, 1))
   train = compared[0]['train']
   for x, y in zip(train, again, strict=True):
-    assert all(np.array_equal(a, b) for a, b in zip(x, y, strict=True))
+    assert x is y is None or all(np.array_equal(a, b) for a, b in zip(x, y, strict=True))
   assert train.chosen_text != other.chosen_text
   rows = train[np.array([5, 2])]
   assert rows.chosen_text == [train.chosen_text[5], train.chosen_text[2]]
@@ -292,6 +294,28 @@ def test_hh_rows_are_the_records_and_only_prompts_are_cut(hh_data, hh_world, let
       cut[split] += shown != prompt
       assert hh_world.groups[data.group_N[i]] in texts[0]
   assert sum(cut.values()) > 4 and facts['cut_prompts'] == cut
+
+
+def test_hh_turns_are_counted_in_whole_prompts(hh_world, letters):
+  made, _ = hh_world.comparisons(letters, None)
+  for data in made.values():
+    assert data.turn_N.tolist() == [2 if number % 3 == 2 else 1 for *_, number in keys(data)]
+    assert data[[0, 2]].turn_N.tolist() == data.turn_N[[0, 2]].tolist()
+  cut = [letters.decode(p).count('Assistant:') < t for data in made.values()
+         for p, t in zip(data.prompt, data.turn_N, strict=True)]
+  assert any(cut)
+
+
+def test_other_pairs_are_encoded_with_groups_of_their_own(letters):
+  start = '\n\nHuman: a\n\nAssistant:'
+  columns = (np.array(column, object) for column in (
+    [start] * 3, [' b', ' c', ' d' * 40], [' e', ' f', ' g'], ['new', 'old', 'old'], ['x'] * 3))
+  made, need_N, _ = pairs.tokenise(
+    letters, hh.Pairs(*columns, np.array(['']), {}), np.arange(3), functools.partial(
+      worlds.encode_dialogues, letters, closed=False), ['old', 'new'], 30)
+  assert made.group_N.tolist() == [1, 0] and (need_N > 30).tolist() == [False, False, True]
+  assert [letters.decode(row, show_special=True) for row in made.rejected] == [
+    f' e{END}', f' f{END}']
 
 
 def test_hh_an_answer_that_does_not_fit_is_an_error_or_its_pair_is_left_out(
