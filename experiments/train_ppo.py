@@ -18,10 +18,11 @@ from rlhf_jax.core import rundir, spec, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
 from rlhf_jax.evals import policy as evals
+from rlhf_jax.evals import ranker
 from rlhf_jax.models import heads, logp
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.rollout.episodes import episodes
-from rlhf_jax.run import build, worlds
+from rlhf_jax.run import build, comparisons, worlds
 from rlhf_jax.run.config import main
 from rlhf_jax.run.train import Clock, finish, open_runs, train
 
@@ -41,11 +42,12 @@ def run_group(configs, workdirs):
   build.check_same_model(config, config.policy)
   build.check_same_tokenizer(initial, judge, ('config.policy', 'config.preference_model'))
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
+  prompts_of = {c.ppo.helpful_share: worlds.training_prompts(
+    world, tokenizer, config.ppo.prompts, c.ppo.helpful_share) for c in configs}
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
   clock, p = Clock(), config.ppo
   critic = judge.model if p.value_init == 'preference_model' else heads.scalar(initial.model)
-  prompts = world.prompts(tokenizer, 'ppo', p.prompts)
   held = world.prompts(tokenizer, 'eval', config.eval_prompts)
   token_logp = functools.partial(logp.token_logp, model, start=world.prompt_width)
   generate = build.sampler(initial, world.answer_width, mesh, temperature=p.temperature)
@@ -59,6 +61,7 @@ def run_group(configs, workdirs):
                              value=value, score=score)
 
   def host(config, i):
+    prompts = prompts_of[config.ppo.helpful_share]
     index = batches.rows(len(prompts.group_N), p.batch_size, i, config.seed)
     return {'prompt': prompts.tokens_NP[index], 'valid': prompts.valid_NP[index],
             'group': prompts.group_N[index], 'index': index.astype('int32')}
@@ -81,11 +84,12 @@ def run_group(configs, workdirs):
   update = step.update(ppo.make_loss(logp_at_temperature, value, p.clip, p.value_clip,
                                      p.value_coef, p.entropy_coef), optimizer, config.microbatches)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
-                    truth=world.reward(tokenizer) if world.reward else None,
-                    prompt_width=world.prompt_width)
+                    truths=worlds.truths(world, tokenizer), prompt_width=world.prompt_width,
+                    harmful_B=worlds.is_harmful(world, held))
   noise = key_for(jax.random.key(config.data.seed), 'evaluation')      # the same along every run
   frozen = {'reference': initial.params, 'score': judge.params, 'held': jax.tree.map(
-    jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra})}
+    jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra,
+                  'ranked': comparisons.ranked(config.eval_comparisons, initial, world, mesh)})}
   state = train(
     configs, workdirs, label='ppo', steps=steps, mesh=mesh,
     specs=specs, init=init, optimizer=optimizer,
@@ -97,12 +101,14 @@ def run_group(configs, workdirs):
     tokenizer=tokenizer, show=('score', 'k1', 'response_length'))
   measure = jax.jit(rows)
   start, summaries = jax.device_get(measure(initial.params, frozen, noise)), []
+  ceiling = ranker.ceiling(jax.jit(score), judge.params, frozen['held']['ranked'])
   for s, w in enumerate(workdirs):
     policy = state.params['policy']
     policy = policy if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], policy)
     end = jax.device_get(measure(policy, frozen, noise))
     summary = evals.gain(start, end, rundir.read_metrics(w, *[f'eval/{k}' for k in end]))
-    summary |= {'samples': steps * p.batch_size, 'wall_seconds': clock()}
+    summary |= {'by_kind': evals.kinds(start, end), **ranker.summary(start, end, ceiling),
+                'samples': steps * p.batch_size, 'wall_seconds': clock()}
     finish(w, summary, f'{evals.line(summary)} ({clock():.0f} s)')
     summaries.append(summary)
   return summaries

@@ -74,6 +74,10 @@ TEST_SPEC, TEST_MESH = 'core/test_spec.py::test_', 'core/test_mesh.py::test_'
 TEST_SIZES, TEST_TRANSFORMER = 'models/test_sizes.py::test_', 'models/test_transformer.py::test_'
 TEST_RUNDIR, TEST_FITS = 'core/test_rundir.py::test_', 'analysis/test_fits.py::test_'
 TEST_CALIBRATION = 'analysis/test_calibration.py::test_'
+ELO, TEST_ELO = 'feedback/elo.py', 'feedback/test_elo.py::test_'
+RANKER, TEST_RANKER = 'evals/ranker.py', 'evals/test_ranker.py::test_'
+FIGURES, TENSION = 'analysis/figures.py', 'analysis/tension_report.py'
+TEST_FIGURES, TEST_TENSION = 'analysis/test_figures.py::test_', 'analysis/test_tension_report.py::test_'
 
 MUTANTS = [
     Mutant(GAE, 'value_next_B - value_B\n', 'value_next_B + value_B\n', TEST_GAE + 'fixed_numbers'),
@@ -834,6 +838,72 @@ MUTANTS = [
     Mutant(CALIBRATION, 'draws @ gap_NB / count',
            'draws @ gap_NB / samples',
            TEST_CALIBRATION + 'error_interval_matches_resampling_in_a_loop'),
+
+    # policies against one another, as rankers, and between helpful and harmful prompts
+    Mutant(ELO, 'wins_NN * p_NN.T - wins_NN.T * p_NN)', 'wins_NN - games_NN * p_NN)',
+           TEST_ELO + 'who_won_every_game_is_far_ahead_and_finite'),
+    Mutant(ELO, 'expit(r_N[:, None] - r_N)', 'expit(r_N - r_N[:, None])',
+           TEST_ELO + 'two_players_by_hand'),
+    Mutant(ELO, '.sum(1) - precision * r_N', '.sum(1)', TEST_ELO
+           + 'equals_brute_force_and_logistic_regression'),
+    Mutant(ELO, '(PER_SCORE / PRIOR_SD) ** 2', 'PER_SCORE / PRIOR_SD',
+           TEST_ELO + 'equals_brute_force_and_logistic_regression'),
+    Mutant(ELO, 'step_N * np.log1p(size) / size', 'step_N', TEST_ELO
+           + 'a_table_that_plain_newton_leaves_is_fitted'),
+    Mutant(ELO, '- 2 * covariance_NN[anchor]\n', '\n',
+           TEST_ELO + 'equals_brute_force_and_logistic_regression'),
+    Mutant(ELO, 'r_N - r_N[anchor]', 'r_N - r_N[0]',
+           TEST_ELO + 'the_order_of_players_and_the_anchor_change_nothing_else'),
+    Mutant(ELO, '400 / np.log(10) ', '400 / np.log(2) ', TEST_ELO + 'the_published_table'),
+    Mutant(ELO, 'expit(beta * (score_NP[a_M] - score_NP[b_M]))', 'expit(score_NP[a_M] - score_NP[b_M])',
+           TEST_ELO + 'expected_wins_by_hand'),
+    Mutant(ELO, '(~prefers_MP & kept_MP)', '(~prefers_MP)', TEST_ELO + 'a_worker_counts_what_he_kept'),
+    Mutant(ELO, 'wins_NN[a_M, b_M], wins_NN[b_M, a_M]', 'wins_NN[b_M, a_M], wins_NN[a_M, b_M]',
+           TEST_ELO + 'expected_wins_by_hand'),
+    Mutant(ELO, '(wins_NN < 0, ', '(wins_NN < -np.inf, ', TEST_ELO + 'bad_input_is_one_line'),
+    Mutant(ELO, 'not 0 <= anchor < len', 'not anchor < len', TEST_ELO + 'bad_input_is_one_line'),
+    Mutant(RANKER, '/ mask_BT.sum(1)', '', TEST_RANKER
+           + 'margin_and_accuracy_are_of_the_mean_token_of_the_answer'),
+    Mutant(RANKER, 'mask_BT = valid_BT[:, start:]', 'mask_BT = valid_BT[:, start:] * 0 + 1',
+           TEST_RANKER + 'margin_and_accuracy_are_of_the_mean_token_of_the_answer'),
+    Mutant(RANKER, '= chosen_B - rejected_B', '= rejected_B - chosen_B',
+           TEST_RANKER + 'margin_and_accuracy_are_of_the_mean_token_of_the_answer'),
+    Mutant(RANKER, "'rank_accuracy': (1 + jnp.sign(margin_N)) / 2", "'rank_accuracy': margin_N > 0",
+           TEST_RANKER + 'a_long_answer_is_not_a_bad_one_and_equal_ones_tie'),
+    Mutant(RANKER, 'paired_difference(end[name], start[name])',
+           'paired_difference(start[name], end[name])', TEST_RANKER + 'summary_by_hand'),
+    Mutant(EVAL_POLICY, '(~harmful_B, harmful_B)', '(harmful_B, ~harmful_B)',
+           TEST_EVAL_POLICY + 'helpful_and_harmful_prompts_apart'),
+    Mutant(EVAL_POLICY, ' if mask_B.any()', '', TEST_EVAL_POLICY + 'helpful_and_harmful_prompts_apart'),
+    Mutant(EVAL_POLICY, 'max(len(end[name]) - 1, 1)', 'len(end[name])',
+           TEST_EVAL_POLICY + 'kinds_by_hand'),
+    Mutant(TRUE_REWARD, "['refused'].astype", "['refusal'].astype",
+           TEST_TRUE_REWARD + 'a_refusal_says_so_and_does_nothing_else'),
+    Mutant(WORLDS, 'group_N == len(world.groups) - 1', 'group_N == len(world.groups) - 2',
+           TEST_WORLDS + 'the_helpful_share_of_training_prompts_is_exact'),
+    Mutant(WORLDS, '[round(n * helpful_share), n - round(n * helpful_share)]',
+           '[n - round(n * helpful_share), round(n * helpful_share)]',
+           TEST_WORLDS + 'the_helpful_share_of_training_prompts_is_exact'),
+    Mutant(WORLDS, 'found[np.sort(np.concatenate(rows))]', 'found[np.concatenate(rows)]',
+           TEST_WORLDS + 'the_helpful_share_of_training_prompts_is_exact'),
+    Mutant(WORLDS, '(have >= wanted).all()', '(have >= wanted).any()',
+           TEST_WORLDS + 'the_helpful_share_of_training_prompts_is_exact'),
+    Mutant(WORLDS, 'number = SPLITS.index(name)', 'number = len(made)',
+           TEST_WORLDS + 'one_split_alone_is_that_of_all_three'),
+    Mutant(CHECKPOINT, 'steps[-1] if step is None', 'steps[0] if step is None',
+           TEST_CHECKPOINT + 'parameters_alone_and_a_part_of_them'),
+    Mutant(CHECKPOINT, 'steps[-1] if step is None else step\n', 'steps[-1]\n',
+           TEST_CHECKPOINT + 'parameters_of_an_earlier_checkpoint'),
+    Mutant(FIGURES, '((len(scores) - 1) / 2 - i)', '(i - (len(scores) - 1) / 2)',
+           TEST_FIGURES + 'elo_draws_scores_with_their_intervals_from_the_top'),
+    Mutant(FIGURES, 'half_N = 1.96 * np', 'half_N = np',
+           TEST_FIGURES + 'elo_draws_scores_with_their_intervals_from_the_top'),
+    Mutant(FIGURES, '(here.sum() - 1) / 2)', 'here.sum() / 2)',
+           TEST_FIGURES + 'tension_draws_runs_side_by_side_and_a_line_a_share'),
+    Mutant(TENSION, "key=lambda run: (run['share'], run['seed'])", "key=lambda run: run['seed']",
+           TEST_TENSION + 'finished_runs_in_order'),
+    Mutant(TENSION, "mine = [run for run in runs if run['share'] == share]", 'mine = runs',
+           TEST_TENSION + 'finished_runs_in_order'),
 ]
 
 

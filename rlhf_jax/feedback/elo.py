@@ -1,4 +1,4 @@
-"""Elo scores from who beat whom (Bai et al. 2022, section 2.3 and appendix B.2, eq. B.1).
+"""Elo scores from who beat whom (Bai et al. 2022, eq. B.1).
 
 P(A beats B) = sigmoid(r_A - r_B) with r = Elo ln(10) / 400. A difference of preference-model scores
 means the same on the scale of r (eq. 4.2), so one unit of score is 173.7 Elo. NumPy, float64.

@@ -92,18 +92,22 @@ def restore(mngr, state, latest=math.inf):
   return state, 0
 
 
-def load_params(workdir, abstract, part=None, elsewhere=None):
-  """The parameters of a finished or running run's newest checkpoint, shaped and placed as
-  `abstract`; with `part`, that entry of them, the others being read to sharding `elsewhere` and let
+def load_params(workdir, abstract, part=None, elsewhere=None, step=None):
+  """The parameters of a finished or running run's checkpoint `step`, or its newest, shaped and placed
+  as `abstract`; with `part`, that entry of them, the others being read to sharding `elsewhere` and let
   go. A missing checkpoint or other shapes are refused in one line."""
   folder = _folder(workdir)
   if not folder.is_dir():
     raise FileNotFoundError(f'{workdir}: no checkpoints here; run the stage that makes it first, or '
                             'name another run directory')
   with manager(workdir) as mngr:
-    step = mngr.latest_step()
-    if step is None:
+    steps = sorted(mngr.all_steps())
+    if not steps:
       raise FileNotFoundError(f'{workdir}: its checkpoint folder is empty; run that stage first')
+    step = steps[-1] if step is None else step
+    if step not in steps:
+      raise FileNotFoundError(f'{workdir} has no checkpoint {step}: it keeps '
+                              + ', '.join(map(str, steps)))
     with _damage_is_an_error(mngr, step):
       stored = mngr.item_metadata(step)['params'].tree
     check_shapes(workdir, stored if part is None else stored[part], abstract)

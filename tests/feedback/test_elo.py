@@ -106,6 +106,16 @@ def test_who_won_every_game_is_far_ahead_and_finite(games):
   assert 0 < error[0] < np.sqrt(2) * elo.PRIOR_SD
 
 
+def test_a_table_that_plain_newton_leaves_is_fitted():
+  """Counts from 1 to 13,241, all won by one side: steps as long as Newton's never settle."""
+  wins = np.array([[0, 477.5, 0, 13_241.7], [0.2, 0, 0, 0], [0, 0.7, 0, 0], [0, 0, 8210.1, 0]])
+  made, _ = elo.fit(wins)
+  r = (made - made.mean()) * np.log(10) / 400
+  p = special.expit(r[:, None] - r)
+  slope = (wins * p.T - wins.T * p).sum(1)                      # that of the likelihood
+  np.testing.assert_allclose(slope, r * (400 / np.log(10) / elo.PRIOR_SD) ** 2, rtol=1e-6)
+
+
 def test_groups_that_never_met_have_the_error_of_the_prior():
   wins = np.zeros((4, 4))
   wins[0, 1] = wins[1, 0] = wins[2, 3] = wins[3, 2] = 1e6

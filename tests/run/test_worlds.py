@@ -171,6 +171,34 @@ def test_prompts_carry_what_the_true_reward_needs(made_world, bpe):
   np.testing.assert_array_equal(part.extra['required_BU'], rows.extra['required_BU'][[3, 1]])
 
 
+@pytest.mark.parametrize('share', [0, 0.25, 0.75, 1])
+def test_the_helpful_share_of_training_prompts_is_exact(made_world, bpe, share):
+  made = worlds.training_prompts(made_world, bpe, 60, share)
+  harmful = worlds.is_harmful(made_world, made)
+  assert len(harmful) == 60 and harmful.sum() == 60 * (1 - share)
+  np.testing.assert_array_equal(harmful, made.extra['harmful_B'])
+  assert prompt_rows(made) <= prompt_rows(made_world.prompts(bpe, 'ppo', 4000))
+  if share not in (0, 1):                                          # mixed, not one kind after another
+    assert 5 < (np.diff(harmful) != 0).sum()
+  for x, y in zip(made, worlds.training_prompts(made_world, bpe, 60, share), strict=True):
+    jax.tree.map(np.testing.assert_array_equal, x, y)
+
+
+def test_without_a_share_training_prompts_are_those_of_the_world(made_world, bpe):
+  made, plain = worlds.training_prompts(made_world, bpe, 50, None), made_world.prompts(bpe, 'ppo', 50)
+  np.testing.assert_array_equal(made.tokens_NP, plain.tokens_NP)
+  for share in (-0.1, 1.5):
+    with pytest.raises(ValueError, match=f'config.ppo.helpful_share={share} is no share: use 0 to 1'):
+      worlds.training_prompts(made_world, bpe, 50, share)
+
+
+def test_one_split_alone_is_that_of_all_three(made_world, bpe, compared):
+  made, facts = made_world.comparisons(bpe, None, {'test': SIZES['test']})
+  assert list(made) == ['test'] and facts == compared[1]
+  assert made['test'].chosen_text == compared[0]['test'].chosen_text
+  assert len(made_world.comparisons(bpe, None, {'validation': 7})[0]['validation'].prompt) == 7
+
+
 def test_texts_to_pretrain_and_to_distil_on(made_world, bpe):
   assert len(made_world.documents(bpe)) == 200
   dialogues = made_world.dialogues(bpe)
@@ -362,6 +390,16 @@ def test_hh_prompts_of_ppo_and_eval_are_apart(hh_data, hh_world, letters, capsys
   shown = {letters.decode(t[v > 0].tolist())[-30:] for t, v in zip(ppo.tokens_NP, ppo.valid_NP,
                                                                   strict=True)}
   assert not {p for p in validation if 'about' in p or 'train' in p} & shown
+
+
+def test_hh_helpful_share(hh_world, letters):
+  made = worlds.training_prompts(hh_world, letters, 20, 0.25)
+  groups = [hh_world.groups[g] for g in made.group_N]
+  assert groups.count('harmless-base') == 15 and len(prompt_rows(made)) == 20
+  few = len(hh_world.prompts(letters, 'ppo', 10_000).group_N)
+  with pytest.raises(ValueError, match=r'takes 0 helpful and \d+ harmful ones and there are \d+ and '
+                     r'\d+: lower config.ppo.prompts'):
+    worlds.training_prompts(hh_world, letters, few, 0.0)
 
 
 def test_hh_pretraining_text_is_of_train_alone_with_every_answer_closed(hh_world, letters):
