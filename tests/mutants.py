@@ -75,6 +75,7 @@ TEST_SIZES, TEST_TRANSFORMER = 'models/test_sizes.py::test_', 'models/test_trans
 TEST_RUNDIR, TEST_FITS = 'core/test_rundir.py::test_', 'analysis/test_fits.py::test_'
 TEST_CALIBRATION = 'analysis/test_calibration.py::test_'
 ELO, TEST_ELO = 'feedback/elo.py', 'feedback/test_elo.py::test_'
+COMPARISONS = 'run/comparisons.py'
 RANKER, TEST_RANKER = 'evals/ranker.py', 'evals/test_ranker.py::test_'
 FIGURES, TENSION = 'analysis/figures.py', 'analysis/tension_report.py'
 TEST_FIGURES, TEST_TENSION = 'analysis/test_figures.py::test_', 'analysis/test_tension_report.py::test_'
@@ -879,6 +880,13 @@ MUTANTS = [
            TEST_EVAL_POLICY + 'kinds_by_hand'),
     Mutant(TRUE_REWARD, "['refused'].astype", "['refusal'].astype",
            TEST_TRUE_REWARD + 'a_refusal_says_so_and_does_nothing_else'),
+    Mutant(COMPARISONS, 'batches.pad([p[-width:] for p in', 'batches.pad([p[:width] for p in',
+           TEST_WORLDS + 'hh_comparisons_as_a_policy_ranks_them'),
+    Mutant(COMPARISONS, '[index] for p, a in zip(', ' for p, a in zip(',
+           TEST_WORLDS + 'hh_comparisons_as_a_policy_ranks_them'),
+    Mutant(COMPARISONS, "('helpful', ~harmful_N), ('harmful', harmful_N)",
+           "('helpful', harmful_N), ('harmful', ~harmful_N)",
+           TEST_WORLDS + 'hh_comparisons_as_a_policy_ranks_them'),
     Mutant(WORLDS, 'group_N == len(world.groups) - 1', 'group_N == len(world.groups) - 2',
            TEST_WORLDS + 'the_helpful_share_of_training_prompts_is_exact'),
     Mutant(WORLDS, '[round(n * helpful_share), n - round(n * helpful_share)]',

@@ -48,8 +48,10 @@ def ceiling(score, params, pairs):
 
 def summary(start, end, ceiling):
   """{'rank_...': accuracies and 95% intervals at start and end, gain and its standard error over the
-  same comparisons, and the preference model's}: of the arrays above, {} when there are none."""
-  result = {}
+  same comparisons, and the preference model's; 'rank_margin': means}: of the arrays above, {} when
+  there are none."""
+  result = {'rank_margin': {when: float(np.mean(made['rank_margin'])) for when, made in
+                            (('start', start), ('end', end))}} if ceiling else {}
   for name, best_N in ceiling.items():
     row = {}
     for when, right_N in (('start', start[name]), ('end', end[name]), ('ceiling', best_N)):

@@ -102,7 +102,7 @@ def ranked(count, policy, world, mesh):
   if not count:
     return {}
   tokenizer, width = policy.tokenizer, world.prompt_width
-  sampler = pair_sampler(policy, world.answer_width, 256 * meshes.batch_shards(mesh), mesh)
+  sampler = pair_sampler(policy, world.answer_width, 128 * meshes.batch_shards(mesh), mesh)
   data = world.comparisons(tokenizer, sampler, {'test': count})[0]['test']
   longest = max(map(len, [*data.chosen, *data.rejected]))
   prompts = batches.pad([p[-width:] for p in data.prompt], width, 'left', tokenizer.pad_id)

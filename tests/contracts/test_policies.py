@@ -8,6 +8,7 @@ from experiments import sweep
 from rlhf_jax.core import rundir
 from rlhf_jax.feedback import elo
 from rlhf_jax.run import config as configs
+from tests.contracts.conftest import ROOT
 
 
 def test_elo_of_run_directories_and_checkpoints(pipeline, tmp_path):
@@ -46,7 +47,7 @@ def test_elo_refuses_what_is_not_there(pipeline, tmp_path, policies, anchor, say
 def test_a_sweep_over_the_helpful_share_in_one_program(pipeline, tmp_path, monkeypatch):
   """Two shares side by side: what is measured agrees with itself, and the prompts differ."""
   points = [{'group': 'one', 'variant': 'smoke', 'ppo.helpful_share': share} for share in (0.25, 1.0)]
-  module = configs.module('configs/train_ppo.py')
+  module = configs.module(ROOT / 'configs' / 'train_ppo.py')
   monkeypatch.setattr(module, 'sweep_tension', lambda: points)
   monkeypatch.setattr(configs, 'module', lambda path: module)
   data = {f'data.{k}': v for k, v in rundir.read_config(pipeline.path)['data'].items()}

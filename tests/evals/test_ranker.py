@@ -83,7 +83,10 @@ def test_the_ceiling_is_the_score_and_no_comparisons_are_no_rows(model, params):
 
 def test_summary_by_hand():
   start, end, best = np.array([0., 1, 0, 0.5]), np.array([1., 1, 0, 0]), np.array([1., 1, 1, 0])
-  made = ranker.summary(*({'rank_accuracy': x} for x in (start, end, best)))['rank_accuracy']
+  made = ranker.summary(*({'rank_accuracy': x, 'rank_margin': x + 1} for x in (start, end)),
+                        {'rank_accuracy': best})
+  assert made.pop('rank_margin') == {'start': 1.375, 'end': 1.5}
+  made, = made.values()
   assert (made['start'], made['end'], made['ceiling']) == (0.375, 0.5, 0.75)
   assert made['ceiling_interval'] == list(baselines.accuracy_interval(best)[1:])
   assert made['end_interval'] == list(baselines.accuracy_interval(end)[1:])

@@ -1,14 +1,16 @@
 """Worlds as experiments see them: sizes, splits, labels and rows of token ids."""
 import gzip
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from configs import presets
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.data import dialogue, hh, oracle, oracle_tokens, tokenizer
-from rlhf_jax.run import worlds
+from rlhf_jax.run import comparisons, worlds
 from tests.data.test_oracle import solve
 
 END = '<|end|>'
@@ -390,6 +392,25 @@ def test_hh_prompts_of_ppo_and_eval_are_apart(hh_data, hh_world, letters, capsys
   shown = {letters.decode(t[v > 0].tolist())[-30:] for t, v in zip(ppo.tokens_NP, ppo.valid_NP,
                                                                   strict=True)}
   assert not {p for p in validation if 'about' in p or 'train' in p} & shown
+
+
+def test_hh_comparisons_as_a_policy_ranks_them(hh_world, letters):
+  policy, mesh = SimpleNamespace(model=None, tokenizer=letters), meshes.make(8)     # it samples nothing
+  made, width, texts = comparisons.ranked(14, policy, hh_world, mesh), hh_world.prompt_width, []
+  test = hh_world.comparisons(letters, None, {'test': 14})[0]['test']
+  for kind, sides in made.items():
+    for side, (tokens, valid) in sides.items():
+      assert tokens.shape == valid.shape and (np.diff(valid[:, :width]) >= 0).all()
+      assert (np.diff(valid[:, width:]) <= 0).all() and valid[:, width:].all(0).any()
+      texts += [(kind, side, *(letters.decode(row[part][keep[part] > 0].tolist(), show_special=True)
+                               for part in (slice(width), slice(width, None))))
+                for row, keep in zip(tokens, valid, strict=True)]
+  expected = [('harmful' if hh_world.groups[g] == 'harmless-base' else 'helpful', side,
+               letters.decode(list(prompt)[-width:], show_special=True), answer + END)
+              for side, answers in (('chosen', test.chosen_text), ('rejected', test.rejected_text))
+              for g, prompt, answer in zip(test.group_N, test.prompt, answers, strict=True)]
+  assert sorted(texts) == sorted(expected) and {kind for kind, *_ in texts} == {'helpful', 'harmful'}
+  assert comparisons.ranked(0, policy, hh_world, mesh) == {}
 
 
 def test_hh_helpful_share(hh_world, letters):
