@@ -96,8 +96,8 @@ def test_kinds_by_hand():
   start = {'refusal_benign': np.array([1., 1, 0, 0]), 'score_harmful': np.array([5.]), 'score': 0}
   end = {'refusal_benign': np.array([1., 0, 0, 0]), 'score_harmful': np.array([7.]), 'score': 0}
   got = policy.kinds(start, end)
-  # Wilson at 1 of 4: z2 = 3.8415, centre (1/4 + z2/8) / (1 + z2/4), half 1.96 sqrt(3/64 + z2/64) / ...
-  centre, half = 0.730188 / 1.960375, 1.959964 * np.sqrt(0.046875 + 0.0600229) / 1.960375
+  z2 = 1.959964 ** 2                                                       # Wilson's at 1 of 4
+  centre, half = (1 / 4 + z2 / 8) / (1 + z2 / 4), np.sqrt(z2 * (3 + z2) / 64) / (1 + z2 / 4)
   assert got['refusal_benign'] == pytest.approx(
     {'start': 0.5, 'end': 0.25, 'low': centre - half, 'high': centre + half}, rel=1e-5)
   assert got['score_harmful'] == {'start': 5, 'end': 7, 'low': 7, 'high': 7}

@@ -71,9 +71,9 @@ def test_a_long_answer_is_not_a_bad_one_and_equal_ones_tie(model, params):
 
 
 def test_the_ceiling_is_the_score_and_no_comparisons_are_no_rows(model, params):
-  pairs = {'harmful': {'chosen': side(1), 'rejected': side(2)}}
+  pairs = {'harmful': {'chosen': side(1), 'rejected': side(3)}}
   made = ranker.ceiling(lambda scale, tokens, valid, extra: scale * valid.sum(1), 2.0, pairs)
-  gap = side(1)[1].sum(1) - side(2)[1].sum(1)
+  gap = side(1)[1].sum(1) - side(3)[1].sum(1)
   assert (gap == 0).any() and (gap > 0).any() and (gap < 0).any()
   for name in ('rank_harmful', 'rank_accuracy'):
     np.testing.assert_array_equal(made[name], (1 + np.sign(gap)) / 2)
