@@ -10,6 +10,7 @@ above best-of-16; 70 seconds on 2 cores.
 from ml_collections import ConfigDict
 
 from configs import presets
+from rlhf_jax.analysis import tension_report
 from rlhf_jax.run.config import variant
 
 
@@ -19,8 +20,9 @@ def get_config(arg=''):
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'policy': 'runs/policy', 'preference_model': 'runs/pm', 'test_models': (),
     'optimizer': presets.optimizer(presets.rate('ppo'), warmup=0.3, decay='linear'),
-    'ppo': presets.ppo(), 'microbatches': 1, 'eval_prompts': 512, 'eval_every': 3, 'log_every': 1,
-    'checkpoint_every': 32})
+    'ppo': presets.ppo(), 'microbatches': 1, 'eval_prompts': 512,
+    'eval_comparisons': 0,               # test comparisons that the policy ranks along the way; 0: none
+    'eval_every': 3, 'log_every': 1, 'checkpoint_every': 32})
   def paper(table):
     config.update(table)
     return config
@@ -60,6 +62,15 @@ def sweep_budget():
 def sweep_rates():
   """Learning rates 3 times apart, one after another: the sweep ends where one breaks."""
   return [{'optimizer.learning_rate': presets.rate('ppo') * 3.0 ** k} for k in range(6)]
+
+
+def sweep_tension():
+  """Helpful shares of the training prompts, three seeds each, in one compiled program."""
+  return [{'group': 'tension', 'ppo.helpful_share': share, 'seed': seed}
+          for share in (0.25, 0.5, 0.75) for seed in range(3)]
+
+
+report_tension = tension_report.write
 
 
 def sweep_seeds():

@@ -107,7 +107,8 @@ def evaluate(config, folder, done, found):
   rundir.write_text(f"{folder['ppo']}/samples.json", json.dumps(rows, indent=1, ensure_ascii=False))
   keys = ('accuracy', 'accuracy_interval', 'ceiling', 'agreement', 'baselines', 'advantage', 'subsets')
   return {'pm': {k: done['pm'][k] for k in keys if k in done['pm']},
-          'ppo': {k: v for k, v in done['ppo'].items() if k not in ('wall_seconds', 'samples')},
+          'ppo': {k: v for k, v in done['ppo'].items() if k not in (
+            'wall_seconds', 'samples', 'by_kind')},
           'sqrt_kl': law, 'best_of_n': table}
 
 

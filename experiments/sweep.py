@@ -4,7 +4,8 @@
 
 `sweep_NAME()` of the config file returns the points: dictionaries of overrides, `variant` naming the
 base config and `group` the points that share one compiled program. Each point is an ordinary run in a
-folder named by the hash of its resolved config; finished points are passed over.
+folder named by the hash of its resolved config; finished points are passed over. A `report_NAME` beside
+it is called with the folder of the sweep at the end.
 """
 import importlib
 import pathlib
@@ -67,6 +68,9 @@ def main(argv):
   configs.prepare_backend()
   rows = run(options['config'], options['sweep'], options['workdir'], overrides)
   print(tables.text_table(rows))
+  file = configs.module(options['config'].partition(':')[0])
+  if report := getattr(file, f"report_{options['sweep']}", None):
+    report(options['workdir'])
 
 
 if __name__ == '__main__':

@@ -18,9 +18,10 @@ from rlhf_jax.core import rundir, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
 from rlhf_jax.evals import policy as evals
+from rlhf_jax.evals import ranker
 from rlhf_jax.models import logp
 from rlhf_jax.rollout.episodes import Parts, episodes
-from rlhf_jax.run import build, documents, rl, worlds
+from rlhf_jax.run import build, comparisons, documents, rl, worlds
 from rlhf_jax.run.config import main
 from rlhf_jax.run.train import Clock, finish, open_runs, train
 
@@ -42,7 +43,7 @@ def run_group(configs, workdirs):
   tests = build.judges(config.test_models, initial, mesh)
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
   width, answer_width = world.prompt_width, p.answer_width or world.answer_width
-  prompts, held = rl.prompts(config, world, tokenizer)
+  prompts_of, held = rl.prompts(configs, world, tokenizer)
   rl.check_score(score, judge.params, p.batch_size, width + answer_width)
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
@@ -54,6 +55,7 @@ def run_group(configs, workdirs):
   corpus = documents.pack(world, tokenizer, width + answer_width) if p.pretrain_coef else None
 
   def host(config, i):
+    prompts = prompts_of[config.ppo.helpful_share]
     index = batches.rows(len(prompts.group_N), p.batch_size, i, config.seed)
     text = None if corpus is None else documents.take(
       corpus, batches.rows(len(corpus.index_B), p.batch_size, i, config.seed))
@@ -81,11 +83,13 @@ def run_group(configs, workdirs):
     step.update(loss, optimizer, config.microbatches), p.passes, p.minibatches,
     ppo.after(p.kl_horizon, running)), tokenizer.end_id)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
-                    truth=world.reward(tokenizer) if world.reward else None, prompt_width=width,
-                    tests={name: test for name, (_, test) in tests.items()})
+                    truths=worlds.truths(world, tokenizer), prompt_width=width,
+                    tests={name: test for name, (_, test) in tests.items()},
+                    harmful_B=worlds.is_harmful(world, held))
   noise = key_for(jax.random.key(config.data.seed), 'evaluation')      # the same along every run
   frozen = {'reference': initial.params, 'score': judge.params, 'held': jax.tree.map(
-    jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra}),
+    jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra,
+                  'ranked': comparisons.ranked(config.eval_comparisons, initial, world, mesh)}),
             'tests': {name: role.params for name, (role, _) in tests.items()}}
   state = train(
     configs, workdirs, label='ppo', steps=steps, mesh=mesh, specs=specs, init=init,
@@ -95,12 +99,14 @@ def run_group(configs, workdirs):
     tokenizer=tokenizer, show=('score', 'k1', 'response_length'), watch=rl.watch)
   measure = jax.jit(rows)
   start, summaries = jax.device_get(measure(initial.params, frozen, noise)), []
+  ceiling = ranker.ceiling(jax.jit(score), judge.params, frozen['held']['ranked'])
   for s, w in enumerate(workdirs):
     policy = state.params['policy']
     policy = policy if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], policy)
     end = jax.device_get(measure(policy, frozen, noise))
     summary = evals.gain(start, end, rundir.read_metrics(w, *[f'eval/{k}' for k in end]))
-    summary |= {'samples': steps * p.batch_size, 'wall_seconds': clock()}
+    summary |= {'by_kind': evals.kinds(start, end), **ranker.summary(start, end, ceiling),
+                'samples': steps * p.batch_size, 'wall_seconds': clock()}
     finish(w, summary, f'{evals.line(summary)} ({clock():.0f} s)')
     summaries.append(summary)
   return summaries

@@ -243,6 +243,67 @@ def lines(panels, x_label, y_label, marker='o'):
   return figure
 
 
+def elo(names, scores):
+  """Elo scores with 95% intervals, a row a player from the top; scores: {judge: (elo_N, stderr_N)},
+  one mark beside another where there are several judges."""
+  if not names or not scores:
+    return None
+  figure, (axis,) = style.panels(1, width=6.4, height=0.9 + 0.45 * len(names))
+  row_N = np.arange(len(names))[::-1]
+  for i, ((judge, (elo_N, stderr_N)), colour) in enumerate(zip(scores.items(), SERIES, strict=False)):
+    y_N = row_N + 0.22 * ((len(scores) - 1) / 2 - i)
+    half_N = 1.96 * np.asarray(stderr_N)
+    axis.hlines(y_N, elo_N - half_N, elo_N + half_N, color=colour, linewidth=1.3)
+    axis.plot(elo_N, y_N, color=colour, marker='o', markersize=5, linestyle='none', label=judge)
+  axis.set_yticks(row_N, names, color=INK)
+  axis.tick_params(axis='y', length=0)
+  axis.grid(axis='y', visible=False)
+  axis.set_xlabel('Elo')
+  figure.legend(loc='outside upper left', frameon=False, ncols=len(scores), handletextpad=0.2)
+  return figure
+
+
+@style.styled
+def tension(refusals, curves):
+  """What a larger share of helpful prompts does (Bai et al. 2022, section 4.4, Fig. 14).
+
+  refusals: {title: (share_N, rate_N, low_N, high_N)}, a panel each of the runs' refusal rates with
+  their intervals, and the mean of each share. curves: {title: {share: (samples, values)}}, a panel
+  each with a line a share.
+  """
+  curves = {title: kept for title, lines in curves.items() if (
+    kept := {share: points for share, pair in lines.items()
+             if (points := _points(pair)) is not None})}
+  if not refusals and not curves:
+    return None
+  figure, axes = style.panels(len(refusals) + len(curves))
+  for axis, (title, runs) in zip(axes, refusals.items(), strict=False):
+    axis.set(title=title, xlabel='helpful share of the training prompts')
+    _rates_by_share(axis, *(np.asarray(x, np.float64) for x in runs))
+  for axis, (title, lines) in zip(axes[len(refusals):], curves.items(), strict=True):
+    for (samples, values), colour in zip(lines.values(), SERIES, strict=False):
+      axis.plot(samples, values, color=colour)
+    axis.set(title=title, xlabel='samples')
+    style.thousands(axis)
+    style.end_labels(axis, [(values[-1], f'{share:.0%}', colour) for (share, (_, values)), colour
+                            in zip(lines.items(), SERIES, strict=False)])
+  return figure
+
+
+def _rates_by_share(axis, share_N, rate_N, low_N, high_N):
+  """The runs of one share side by side, and a line through the means of the shares."""
+  shares = np.unique(share_N)
+  apart = np.diff(shares).min(initial=1) / 12
+  for share in shares:
+    here = share_N == share
+    place = share + apart * (np.arange(here.sum()) - (here.sum() - 1) / 2)
+    axis.vlines(place, low_N[here], high_N[here], color=BLUE, linewidth=1.1, alpha=0.6)
+    axis.plot(place, rate_N[here], color=BLUE, marker='o', markersize=3.5, linestyle='none')
+  axis.plot(shares, [rate_N[share_N == share].mean() for share in shares], color=INK)
+  axis.set_xticks(shares, [f'{share:.0%}' for share in shares])
+  axis.set_ylim(0, None)
+
+
 def _points(pair):
   """The finite points of (x, y) as two arrays; None where there are none."""
   if pair is None or pair[1] is None:

@@ -1,19 +1,26 @@
-"""A policy on held-out prompts: preference-model score, exact KL, true reward where it is known."""
+"""A policy on held-out prompts: preference-model score, exact KL, true reward where it is known, and
+all of it for helpful and harmful prompts apart (Bai et al. 2022, section 4.4, Fig. 14)."""
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlhf_jax.evals import baselines, ranker
 from rlhf_jax.models import logp
 
+KINDS = {'score': ('score_helpful', 'score_harmful'),       # what is told apart by kind of prompt
+         'true_reward': ('true_reward_helpful', 'true_reward_harmful'),
+         'refusal': ('refusal_benign', 'refusal_harmful')}
 
-def make(model, *, generate, score, truth, prompt_width, tests=None):
+def make(model, *, generate, score, truths, prompt_width, tests=None, harmful_B=None):
   """evaluate(params, frozen, key) -> per-prompt arrays [B], of one answer a prompt.
 
-  frozen: 'reference', 'score' and 'held' = {'prompt', 'valid', 'extra'}. score: the preference
-  model's Score; kl: nats per answer, sum_t KL(pi || reference) computed exactly at the sampled
-  prefixes; true_reward: by the Score `truth`, absent when that is None; length: tokens. tests:
-  name -> Score of preference models that are not trained against (Bai et al. 2022, section 4.2),
-  their parameters in frozen['tests'], reported as score_NAME.
+  frozen: 'reference', 'score' and 'held' = {'prompt', 'valid', 'extra', 'ranked'}. score: the
+  preference model's Score; kl: nats per answer, sum_t KL(pi || reference) computed exactly at the
+  sampled prefixes; length: tokens; one more for each Score of `truths`. tests: name -> Score of
+  preference models that are not trained against (Bai et al. 2022, section 4.2), their parameters in
+  frozen['tests'], reported as score_NAME. Where harmful_B tells which prompts ask for harm, the arrays
+  of `KINDS` as well, shorter ones, none that would be empty; and per comparison those of
+  `ranker.rows` on the comparisons 'ranked'.
   """
   def evaluate(params, frozen, key):
     held = frozen['held']
@@ -26,10 +33,32 @@ def make(model, *, generate, score, truth, prompt_width, tests=None):
             'kl': (kl_BT * mask_BT).sum(1), 'length': mask_BT.sum(1)}
     rows |= {f'score_{name}': test(frozen['tests'][name], tokens_BT, valid_BT, {})
              for name, test in (tests or {}).items()}
-    if truth is not None:
-      rows['true_reward'] = truth(None, tokens_BT, valid_BT, held['extra'])
-    return rows
+    for name, truth in truths.items():
+      rows[name] = truth(None, tokens_BT, valid_BT, held['extra'])
+    return (rows | by_kind(rows, harmful_B)
+            | ranker.rows(model, params, held['ranked'], prompt_width))
   return evaluate
+
+
+def by_kind(rows, harmful_B):
+  """The arrays of `KINDS` from those of all prompts; {} where harmful_B is None."""
+  if harmful_B is None:
+    return {}
+  return {name: rows[whole][np.flatnonzero(mask_B)] for whole, names in KINDS.items() if whole in rows
+          for name, mask_B in zip(names, (~harmful_B, harmful_B), strict=True) if mask_B.any()}
+
+
+def kinds(start, end):
+  """{name of KINDS: {'start', 'end', 'low', 'high'}}: means of the first and the last policy, and the
+  95% interval of the last (Wilson's for refusals)."""
+  result = {}
+  for name in (name for names in KINDS.values() for name in names if name in end):
+    mean, error = np.mean(end[name]), np.std(end[name]) / np.sqrt(max(len(end[name]) - 1, 1))
+    low, high = (baselines.wilson(mean, len(end[name])) if name.startswith('refusal')
+                 else (mean - 1.96 * error, mean + 1.96 * error))
+    result[name] = {k: float(v) for k, v in (('start', np.mean(start[name])), ('end', mean),
+                                             ('low', low), ('high', high))}
+  return result
 
 
 def means(evaluate):

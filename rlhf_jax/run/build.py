@@ -15,8 +15,8 @@ from rlhf_jax.models import decode, heads, sizes, transformer
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import checkpoint
 
-MAY_VARY = ('seed', 'optimizer.learning_rate', 'ppo.kl_coef',
-            'ppo.kl_target', 'ppo.kl_stop')         # inside one compiled program
+MAY_VARY = ('seed', 'optimizer.learning_rate', 'ppo.kl_coef', 'ppo.kl_target', 'ppo.kl_stop',
+            'ppo.helpful_share')          # inside one compiled program
 
 
 class Role(NamedTuple):
@@ -79,16 +79,16 @@ def place(tree, specs, mesh):
   return jax.device_put(tree, spec.shardings(specs, mesh, meshes.TRAIN_RULES))
 
 
-def role(workdir, mesh, wrap=lambda model: model, part=None):
+def role(workdir, mesh, wrap=lambda model: model, part=None, step=None):
   """The Role saved in a run directory. wrap(model) adds the heads it was trained with; part names
-  one entry of the parameters, 'policy' in a PPO run."""
+  one entry of the parameters, 'policy' in a PPO run; step None is the newest checkpoint."""
   config = ConfigDict(rundir.read_config(workdir))
   tokenizer = tokenizers.load(f'{workdir}/tokenizer.json')
   network = wrap(model(config, tokenizer.vocab_size))
   shardings = spec.shardings(network.spec, mesh, meshes.TRAIN_RULES)
   abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
                           spec.abstract(network.spec), shardings)
-  params = checkpoint.load_params(workdir, abstract, part, meshes.replicated(mesh))
+  params = checkpoint.load_params(workdir, abstract, part, meshes.replicated(mesh), step)
   return Role(network, params, tokenizer, network.spec)
 
 
@@ -129,6 +129,15 @@ def judges(workdirs, policy, mesh):
     made[name] = judge(workdir, mesh)
     check_same_tokenizer(policy, made[name][0], ('the policy', workdir))
   return made
+
+
+def policy(name, mesh):
+  """The Role of the policy in a run directory, of any stage; 'DIR@STEP' is an earlier checkpoint."""
+  workdir, at, step = name.partition('@')
+  if at and not step.isdigit():
+    raise ValueError(f'{name}: write DIR@STEP with the number of a checkpoint, or DIR for the newest')
+  part = 'policy' if 'ppo' in rundir.read_config(workdir) else None
+  return role(workdir, mesh, part=part, step=int(step) if at else None)
 
 
 def sampler(role, answer_width, mesh, **options):

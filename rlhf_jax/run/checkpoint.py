@@ -98,11 +98,15 @@ def stored(workdir):
     return _stored(mngr, step)
 
 
-def load_params(workdir, abstract, part=None, elsewhere=None):
-  """The parameters of a finished or running run's newest checkpoint, shaped and placed as
-  `abstract`; with `part`, that entry of them, the others being read to sharding `elsewhere` and let
+def load_params(workdir, abstract, part=None, elsewhere=None, step=None):
+  """The parameters of a finished or running run's checkpoint `step`, or its newest, shaped and placed
+  as `abstract`; with `part`, that entry of them, the others being read to sharding `elsewhere` and let
   go. A missing checkpoint or other shapes are refused in one line."""
-  with _newest(workdir) as (mngr, step):
+  with _newest(workdir) as (mngr, newest):
+    step = newest if step is None else step
+    if step not in mngr.all_steps():
+      raise FileNotFoundError(f'{workdir} has no checkpoint {step}: it keeps '
+                              + ', '.join(map(str, sorted(mngr.all_steps()))))
     there = _stored(mngr, step)
     check_shapes(workdir, there if part is None else there[part], abstract)
     if part is not None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core.types import PreferenceBatch
 from rlhf_jax.data import batches
-from rlhf_jax.run import build
+from rlhf_jax.run import build, worlds
 
 
 def load(config, base, world, mesh):
@@ -110,6 +110,29 @@ def held_out(data, config, eoc_id, pad_id):
   held = jax.tree.map(lambda *x: np.stack(x), *parts)
   return held.replace(weight_B=held.weight_B / held.weight_B.sum(),
                       lm_weight_BT=held.lm_weight_BT / held.lm_weight_BT.sum())
+
+
+def ranked(count, policy, world, mesh):
+  """`count` test comparisons for `evals.ranker`: {'helpful', 'harmful'} -> {'chosen', 'rejected'} ->
+  (tokens_BT, valid_BT); {} for count 0, and no kind without comparisons.
+
+  The prompt's columns come first, padded on the left and cut to the width of the policy's prompts.
+  In the oracle world the answers are samples of `policy`, as those that preference models learn from.
+  """
+  if not count:
+    return {}
+  tokenizer, width = policy.tokenizer, world.prompt_width
+  sampler = pair_sampler(policy, world.answer_width, 128 * meshes.batch_shards(mesh), mesh)
+  data = world.comparisons(tokenizer, sampler, {'test': count})[0]['test']
+  longest = max(map(len, [*data.chosen, *data.rejected]))
+  prompts = batches.pad([p[-width:] for p in data.prompt], width, 'left', tokenizer.pad_id)
+  harmful_N, made = worlds.is_harmful(world, data), {}
+  for kind, index in (('helpful', ~harmful_N), ('harmful', harmful_N)):
+    if index.any():
+      made[kind] = {side: tuple(np.concatenate([p, a], 1)[index] for p, a in zip(
+        prompts, batches.pad(getattr(data, side), longest, 'right', tokenizer.pad_id), strict=True))
+        for side in ('chosen', 'rejected')}
+  return made
 
 
 def scores(score, params, data, config, eoc_id, pad_id, mesh):

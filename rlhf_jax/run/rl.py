@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.models import actor_critic, heads
+from rlhf_jax.run import worlds
 from rlhf_jax.run.hooks import Diverged
 
 CHOICES = {'value_init': ('preference_model', 'policy', 'shared'),
@@ -26,15 +27,20 @@ def check_settings(p):
                      f'config.ppo.batch_size={p.batch_size}')
 
 
-def prompts(config, world, tokenizer):
-  """(prompts to train on, prompts held out) of the world; refuses an empty set."""
-  made = (('ppo.prompts', 'ppo', config.ppo.prompts), ('eval_prompts', 'eval', config.eval_prompts))
-  sets = []
-  for key, split, n in made:
-    sets.append(world.prompts(tokenizer, split, n) if n > 0 else None)
-    if n < 1 or not len(sets[-1].group_N):
+def prompts(configs, world, tokenizer):
+  """({`ppo.helpful_share`: prompts to train on}, prompts held out) of the world, for runs that share
+  all else; refuses an empty set."""
+  config, shares = configs[0], {c.ppo.helpful_share for c in configs}
+
+  def some(key, n, make):
+    made = make(n) if n > 0 else None
+    if made is None or not len(made.group_N):
       raise ValueError(f'config.{key}={n} gives no prompts: ask for some, or look at config.data')
-  return sets
+    return made
+  train = {share: some('ppo.prompts', config.ppo.prompts, lambda n, share=share:
+                       worlds.training_prompts(world, tokenizer, n, share)) for share in shares}
+  return train, some('eval_prompts', config.eval_prompts,
+                     lambda n: world.prompts(tokenizer, 'eval', n))
 
 
 def check_score(score, params, rows, columns):

@@ -16,6 +16,8 @@ from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.data.pairs import Comparisons
 from rlhf_jax.feedback import worker
 
+SPLITS = 'train', 'validation', 'test'        # of comparisons
+
 
 class Prompts(NamedTuple):
   """N prompts padded on the left; extra: per-row arrays for Scores; group_N names a kind."""
@@ -32,10 +34,11 @@ class Prompts(NamedTuple):
 class World(NamedTuple):
   """texts() trains the tokenizer; documents(tokenizer) pretrains; context(tokenizer) is the HHH
   prompt and dialogues(tokenizer) the text it is distilled on; prompts(tokenizer, split, n) with
-  split 'ppo' or 'eval'; comparisons(tokenizer, sampler) -> {'train', 'validation', 'test'} and a
-  dictionary of facts; reward: None, or (tokenizer) -> Score of the truth. sampler: None or
+  split 'ppo' or 'eval'; comparisons(tokenizer, sampler, sizes=None) -> {'train', 'validation',
+  'test'} and a dictionary of facts, where sizes = {split: count} stands for those of the config;
+  reward and refusal: None, or (tokenizer) -> Score of the truth. sampler: None or
   (tokens_NP, valid_NP, seed) -> (answer tokens_NKT, mask_NKT), two answers each. groups: names of
-  group_N."""
+  group_N, the last that of harmful requests."""
   texts: Callable
   documents: Callable
   context: Callable
@@ -43,6 +46,7 @@ class World(NamedTuple):
   prompts: Callable
   comparisons: Callable
   reward: Callable | None
+  refusal: Callable | None
   groups: tuple
   prompt_width: int
   answer_width: int
@@ -62,6 +66,44 @@ def make(data):
 _made = {}          # worlds are functions of their config; the stages of one process share them
 
 
+def truths(world, tokenizer):
+  """{'true_reward', 'refusal'}: Scores of what the world knows of an answer; {} on real data."""
+  known = {'true_reward': world.reward, 'refusal': world.refusal}
+  return {name: made(tokenizer) for name, made in known.items() if made}
+
+
+def is_harmful(world, prompts):
+  """bool [N]: the requests that ask for harm; in the published data, those of red-teaming."""
+  return prompts.group_N == len(world.groups) - 1
+
+
+def training_prompts(world, tokenizer, n, helpful_share):
+  """n prompts for PPO of which round(n * helpful_share) are helpful and the rest harmful requests, in
+  random order; None: as the source gives them.
+
+  Bai et al. 2022, section 4.4: a larger share of helpful prompts was the cure of policies that refuse
+  everything. The share holds for the whole set, so for each epoch; batches vary around it.
+  """
+  if helpful_share is None:
+    return world.prompts(tokenizer, 'ppo', n)
+  if not 0 <= helpful_share <= 1:
+    raise ValueError(f'config.ppo.helpful_share={helpful_share} is no share: use 0 to 1, or None')
+  wanted = [round(n * helpful_share), n - round(n * helpful_share)]
+  asked = n
+  while True:
+    found = world.prompts(tokenizer, 'ppo', asked)
+    harmful_N = is_harmful(world, found).astype(int)
+    have = np.bincount(harmful_N, minlength=2)
+    if (have >= wanted).all():
+      rows = [np.flatnonzero(harmful_N == kind)[:count] for kind, count in enumerate(wanted)]
+      return found[np.random.default_rng(n).permutation(np.concatenate(rows))]
+    if len(harmful_N) < asked:
+      raise ValueError(f'config.ppo.helpful_share={helpful_share} of {n} prompts takes {wanted[0]} '
+                       f'helpful and {wanted[1]} harmful ones and there are {have[0]} and {have[1]}: '
+                       'lower config.ppo.prompts')
+    asked *= 2
+
+
 # ------------------------------------------------------------------------------ the oracle world
 
 def oracle_world(data):
@@ -78,22 +120,26 @@ def oracle_world(data):
                                                   data.seed + 2, 'pretrain')
     return [row[keep > 0] for row, keep in zip(tokens, valid, strict=True)]
 
-  def comparisons(tokenizer, sampler):
+  def comparisons(tokenizer, sampler, sizes=None):
     table = oracle_tokens.codec(tokenizer)
-    sizes = {'train': data.comparisons, 'validation': data.validation_comparisons,
-             'test': data.test_comparisons}
     made, facts = {}, {}
-    for number, (name, size) in enumerate(sizes.items()):
+    for name, size in (sizes or _sizes(data)).items():
+      number = SPLITS.index(name)
       # the weakest are dropped, and pairs of equal answers: a tenth of a policy's, a quarter of ours
       asked = int(size / (1 - worker.WEAKEST_SHARE) * (1.25 if sampler else 1.5)) + 8
       task = oracle.tasks(asked, data.seed + 10 + number, 'eval' if name == 'test' else 'compare')
       made[name], facts[name] = _judged(table, task, sampler, data, number, size)
-    return made, facts['test']
+    return made, facts.get('test', {})
 
   def reward(tokenizer):
     from rlhf_jax.rewards import oracle as rewards
     table = oracle_tokens.codec(tokenizer)
     return rewards.true_reward(table.word_of_token, oracle_tokens.PROMPT_TOKENS)
+
+  def refusal(tokenizer):
+    from rlhf_jax.rewards import oracle as rewards
+    table = oracle_tokens.codec(tokenizer)
+    return rewards.refusal(table.word_of_token, oracle_tokens.PROMPT_TOKENS)
 
   return World(
     texts=lambda: oracle.training_texts(data.seed),
@@ -101,7 +147,7 @@ def oracle_world(data):
       oracle_tokens.codec(tokenizer), data.documents, data.seed),
     context=lambda tokenizer: oracle_tokens.codec(tokenizer).context,
     dialogues=dialogues, prompts=prompts, comparisons=comparisons, reward=reward,
-    groups=(*oracle.FAMILIES, 'harmful'), prompt_width=oracle_tokens.PROMPT_TOKENS,
+    refusal=refusal, groups=(*oracle.FAMILIES, 'harmful'), prompt_width=oracle_tokens.PROMPT_TOKENS,
     answer_width=oracle_tokens.ANSWER_TOKENS)
 
 
@@ -182,14 +228,14 @@ def hh_world(data):
     group = [hh.SUBSETS.index(pairs.subset[unique[p]]) for p in chosen]
     return Prompts(tokens, valid, {}, np.array(group, np.int32))
 
-  def comparisons(tokenizer, sampler):
+  def comparisons(tokenizer, sampler, sizes=None):
     del sampler                                             # the answers are part of the data
     encode = functools.partial(encode_dialogues, tokenizer, closed=False)
-    return _published(tokenizer, pairs, rows, data, encode, hh.SUBSETS)
+    return _published(tokenizer, pairs, rows, sizes or _sizes(data), data, encode, hh.SUBSETS)
 
   return World(
     texts=texts, documents=documents, context=lambda tokenizer: tokenizer.encode(HH_CONTEXT),
-    dialogues=dialogues, prompts=prompts, comparisons=comparisons, reward=None,
+    dialogues=dialogues, prompts=prompts, comparisons=comparisons, reward=None, refusal=None,
     groups=hh.SUBSETS, prompt_width=data.prompt_width, answer_width=data.answer_width)
 
 
@@ -227,12 +273,13 @@ def pmp_world(data):
   def texts():
     return [*_plain(folder), *(pairs.prompt + pairs.chosen)[rows['train']]]
 
-  def comparisons(tokenizer, sampler):
+  def comparisons(tokenizer, sampler, sizes=None):
     del sampler
+    sizes = sizes or _sizes(data)
     if not data.binarise:
-      return _published(tokenizer, pairs, rows, data, tokenizer.encode_batch, groups)
+      return _published(tokenizer, pairs, rows, sizes, data, tokenizer.encode_batch, groups)
     labels = [tokenizer.encode(label) for label in pmp.LABELS]
-    made, facts = _published(tokenizer, pairs, rows, data, tokenizer.encode_batch, groups,
+    made, facts = _published(tokenizer, pairs, rows, sizes, data, tokenizer.encode_batch, groups,
                              room=max(map(len, labels)))
     return {name: text_pairs.binarised(v, labels, pmp.LABELS) for name, v in made.items()}, facts
 
@@ -244,10 +291,16 @@ def pmp_world(data):
     texts=texts, documents=lambda tokenizer: [[*ids, tokenizer.end_id]
                                               for ids in tokenizer.encode_batch(texts())],
     context=no_dialogues, dialogues=no_dialogues, prompts=no_dialogues, comparisons=comparisons,
-    reward=None, groups=groups, prompt_width=0, answer_width=0)
+    reward=None, refusal=None, groups=groups, prompt_width=0, answer_width=0)
 
 
 # ----------------------------------------------------------------------- what published data share
+
+def _sizes(data):
+  """How many comparisons of each split the config asks for."""
+  counts = data.comparisons, data.validation_comparisons, data.test_comparisons
+  return dict(zip(SPLITS, counts, strict=True))
+
 
 def _check(data):
   if data.long_answers not in ('drop', 'error'):
@@ -269,14 +322,12 @@ def _rows(pairs, held_out):
           'test': np.flatnonzero(~train)}
 
 
-def _published(tokenizer, pairs, rows, data, encode, groups, room=0):
-  """({'train', 'validation', 'test'}, facts): as many comparisons of each as `data` says, in
+def _published(tokenizer, pairs, rows, sizes, data, encode, groups, room=0):
+  """({split: Comparisons}, facts): as many of each as sizes = {split: count} says, 0 for all, in
   data.context tokens less `room`; says what was left out or cut."""
-  limit = {'train': data.comparisons, 'validation': data.validation_comparisons,
-           'test': data.test_comparisons}
   made, lost, cut = {}, {}, {}
-  for name, every in rows.items():
-    i = text_pairs.sample(every, limit[name], data.seed)
+  for name, size in sizes.items():
+    i = text_pairs.sample(rows[name], size, data.seed)
     made[name], need_N, cut_N = text_pairs.tokenise(tokenizer, pairs, i, encode, groups,
                                                     data.context - room)
     lost[name], cut[name] = i[need_N > data.context - room], i[cut_N]

@@ -179,3 +179,35 @@ assert all(matplotlib.rcParams[key] == before[key] for key in before if key != '
 assert not {'matplotlib.pyplot', 'jax'} & set(sys.modules)
 '''
   subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_elo_draws_scores_with_their_intervals_from_the_top():
+  figure = figures.elo(['start', 'end'], {'pm': ([0, 120], [0, 10]), 'worker': ([0., 80], [0., 20])})
+  axis, = figure.axes
+  assert [text.get_text() for text in axis.get_yticklabels()] == ['start', 'end']
+  np.testing.assert_allclose(axis.get_yticks(), [1, 0])
+  np.testing.assert_allclose(_line(axis, 2)[0], [[0, 1.11], [120, 0.11]])
+  np.testing.assert_allclose(_line(axis, 2)[1], [[0, 0.89], [80, -0.11]])
+  bars = [line.get_segments() for line in axis.collections]
+  np.testing.assert_allclose(bars[0][1][:, 0], [120 - 19.6, 120 + 19.6])
+  np.testing.assert_allclose(bars[1][1][:, 0], [80 - 39.2, 80 + 39.2])
+  assert [text.get_text() for text in figure.legends[0].get_texts()] == ['pm', 'worker']
+  assert figures.elo([], {}) is None
+
+
+def test_tension_draws_runs_side_by_side_and_a_line_a_share():
+  share = [0.25, 0.25, 0.75]
+  figure = figures.tension({'refused': (share, [0.4, 0.2, 0.1], [0.3, 0.1, 0], [0.5, 0.3, 0.2])},
+                           {'score': {0.25: ([0, 100], [1, 2]), 0.75: ([0, 100], [1, np.nan])},
+                            'gone': {0.25: ([0, 1], None)}})
+  rates, score = figure.axes
+  np.testing.assert_allclose(_line(rates, 2)[0][:, 1], [0.4, 0.2])
+  apart = _line(rates, 2)[0][:, 0]
+  assert apart.mean() == 0.25 and 0.02 < apart[1] - apart[0] < 0.1
+  np.testing.assert_allclose(_line(rates, 2)[1], [[0.25, 0.3], [0.75, 0.1]])          # the means
+  np.testing.assert_allclose(rates.collections[0].get_segments()[1][:, 1], [0.1, 0.3])
+  assert [text.get_text() for text in rates.get_xticklabels()] == ['25%', '75%']
+  np.testing.assert_array_equal(_line(score, 2)[0], [[0, 1], [100, 2]])
+  np.testing.assert_array_equal(_line(score, 1)[0], [[0, 1]])
+  assert _texts(score) == ['75%', '25%'] and score.get_title(loc='left') == 'score'
+  assert figures.tension({}, {}) is None

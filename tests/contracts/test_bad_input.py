@@ -95,6 +95,8 @@ def test_a_model_that_is_not_the_checkpoints(refused, pipeline, tmp_path):
   assert 'holds a model with name micro and config.model.name is tiny: set it to micro' in line
   line = refused('train_ppo:smoke', *common, '--config.model.vocab_size=600')
   assert 'vocab_size 512 and config.model.vocab_size is 600' in line
+  line = refused('train_ppo:smoke', *common, '--config.ppo.helpful_share=2')
+  assert 'config.ppo.helpful_share=2 is no share: use 0 to 1, or None' in line
   line = refused('train_ppo:smoke', *common, '--config.ppo.minibatches=3')
   assert '16 rows does not divide into 3 parts' in line
   assert not (tmp_path / 'w').exists()

@@ -35,7 +35,7 @@ def generate(params, prompt, valid, key):
   return decode.Sample(jnp.concatenate([prompt, ANSWER], 1), mask, jnp.zeros(mask.shape))
 
 
-def evaluate(model, params, reference, with_truth=True):
+def evaluate(model, params, reference, with_truth=True, harmful_B=None, ranked=None):
   """Scores that show what they were given: the scale times the sum of the tokens they may see."""
   def score(scale, tokens, valid, extra):
     assert extra == {}
@@ -44,10 +44,12 @@ def evaluate(model, params, reference, with_truth=True):
   def truth(params, tokens, valid, extra):
     return extra['worth'] + valid.sum(1)
 
-  run = policy.make(model, generate=generate, score=score, truth=truth if with_truth else None,
-                    prompt_width=PROMPT.shape[1], tests={'a': score, 'b': score})
+  run = policy.make(model, generate=generate, score=score, truths={'true_reward': truth} if with_truth
+                    else {}, prompt_width=PROMPT.shape[1], harmful_B=harmful_B,
+                    tests={'a': score, 'b': score})
   frozen = {'reference': reference, 'score': 0.5, 'tests': {'a': 1.0, 'b': 10.0}, 'held': {
-    'prompt': PROMPT, 'valid': PROMPT_VALID, 'extra': {'worth': np.array([100., 200, 300])}}}
+    'prompt': PROMPT, 'valid': PROMPT_VALID, 'extra': {'worth': np.array([100., 200, 300])},
+    'ranked': ranked or {}}}
   return jax.jit(run)(params, frozen, jax.random.key(0))
 
 
@@ -77,6 +79,43 @@ def test_kl_is_the_sum_over_sampled_prefixes_of_the_exact_one(model, two_params)
                    for t in range(start, len(tokens)))
     assert expected > 0.05
     assert float(rows['kl'][b]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_helpful_and_harmful_prompts_apart(model, two_params):
+  rows = evaluate(model, two_params[0], two_params[0], harmful_B=np.array([False, True, False]))
+  np.testing.assert_allclose(rows['score_helpful'], [43 / 2, 33 / 2])
+  np.testing.assert_allclose(rows['score_harmful'], [93 / 2])
+  np.testing.assert_allclose(rows['true_reward_harmful'], [209])
+  assert 'refusal_benign' not in rows                  # nothing here knows what a refusal is
+  whole = {'refusal': np.array([1., 0, 1, 0])}
+  parts = policy.by_kind(whole, np.array([False, True, True, False]))
+  assert {k: v.tolist() for k, v in parts.items()} == {'refusal_benign': [1, 0],
+                                                       'refusal_harmful': [0, 1]}
+  assert list(policy.by_kind(whole, np.zeros(4, bool))) == ['refusal_benign']      # no empty array
+  assert policy.by_kind(whole, None) == {}
+
+
+def test_kinds_by_hand():
+  start = {'refusal_benign': np.array([1., 1, 0, 0]), 'score_harmful': np.array([5.]), 'score': 0}
+  end = {'refusal_benign': np.array([1., 0, 0, 0]), 'score_harmful': np.array([7.]), 'score': 0}
+  got = policy.kinds(start, end)
+  z2 = 1.959964 ** 2                                                       # Wilson's at 1 of 4
+  centre, half = (1 / 4 + z2 / 8) / (1 + z2 / 4), np.sqrt(z2 * (3 + z2) / 64) / (1 + z2 / 4)
+  assert got['refusal_benign'] == pytest.approx(
+    {'start': 0.5, 'end': 0.25, 'low': centre - half, 'high': centre + half}, rel=1e-5)
+  assert got['score_harmful'] == {'start': 5, 'end': 7, 'low': 7, 'high': 7}
+  many = np.array([1., 2, 3, 6])                                             # sd sqrt(14 / 3)
+  spread = 1.96 * np.sqrt(14 / 3 / 4)
+  got = policy.kinds({'score_helpful': many}, {'score_helpful': many})['score_helpful']
+  assert [got['low'], got['high']] == pytest.approx([3 - spread, 3 + spread])
+
+
+def test_the_policy_ranks_comparisons_beside(model, two_params):
+  pairs = {'helpful': {'chosen': (PROMPT, PROMPT_VALID), 'rejected': (PROMPT, PROMPT_VALID)}}
+  wide = jax.tree.map(lambda x: np.concatenate([x, x], 1), pairs)
+  rows = evaluate(model, two_params[0], two_params[0], ranked=wide)
+  assert rows['rank_accuracy'].tolist() == [0.5, 0.5, 0.5] and not rows['rank_margin'].any()
+  assert 'rank_accuracy' not in evaluate(model, two_params[0], two_params[0])
 
 
 def test_means():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlhf_jax.data import oracle
-from rlhf_jax.rewards.oracle import true_reward
+from rlhf_jax.rewards.oracle import refusal, true_reward
 
 WIDTH, SHIFT = 3, 5                                   # prompt columns; token id = word id + SHIFT
 END = 2
@@ -46,3 +46,21 @@ def test_it_is_the_reward_of_the_words_said(rows, junk):
   expected = oracle.reward(answer_NW, task.required_NU, task.harmful_N)
   assert out.dtype == np.float32 and np.std(expected) > 0.1
   np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('junk', [1, SHIFT + 3])
+def test_a_refusal_says_so_and_does_nothing_else(rows, junk):
+  """Answers of all skills, some of which refuse first and then do what was asked."""
+  task, answer_NW = rows
+  sorry = [oracle.ID[w] for w in oracle.REFUSAL]
+  answer_NW = answer_NW.copy()
+  answer_NW[::4] = 0
+  answer_NW[::4, :len(sorry)] = sorry
+  answer_NW[4, len(sorry)] = task.required_NU[4, 0]
+  extra = {'required_BU': task.required_NU, 'harmful_B': task.harmful_N}
+  out = jax.jit(refusal(table(), WIDTH))(None, *dialogues(answer_NW, junk), extra)
+  said = [oracle.text(row) for row in answer_NW]
+  phrase, thanks = (' ' + ' '.join(words) for words in (oracle.REFUSAL, oracle.COURTESY))
+  expected = [phrase in text and not text.replace(phrase, '').replace(thanks, '') for text in said]
+  assert out.dtype == np.float32 and sum(expected) >= 9 and not expected[4]
+  np.testing.assert_array_equal(out, expected)

@@ -128,6 +128,13 @@ def test_parameters_alone_and_a_part_of_them(saved):
   assert_same(body, state(4).params['body'])
 
 
+def test_parameters_of_an_earlier_checkpoint(saved):
+  abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state().params)
+  assert_same(checkpoint.load_params(saved, abstract, step=2), state(2).params)
+  with pytest.raises(FileNotFoundError, match='has no checkpoint 3: it keeps 2, 4'):
+    checkpoint.load_params(saved, abstract, step=3)
+
+
 @pytest.mark.parametrize('damage', [flip, cut])
 def test_a_damaged_role_is_never_loaded(saved, damage):
   for file in data_files(saved / 'checkpoints' / '4', 'params'):

@@ -70,11 +70,11 @@ def test_an_empty_prompt_set_is_refused(key):
     group_N=np.zeros(0 if (split == 'ppo') == (key == 'ppo.prompts') else n)))
   config = train_ppo.get_config()
   with pytest.raises(ValueError, match=f'config.{key}=[0-9]* gives no prompts: ask for some'):
-    rl.prompts(config, world, None)
+    rl.prompts([config], world, None)
   config.update_from_flattened_dict({key: 0})
   world = SimpleNamespace(prompts=lambda tokenizer, split, n: SimpleNamespace(group_N=np.zeros(n)))
   with pytest.raises(ValueError, match=f'config.{key}=0 gives no prompts'):
-    rl.prompts(config, world, None)
+    rl.prompts([config], world, None)
 
 
 @pytest.mark.parametrize('made, says', [

@@ -2,14 +2,16 @@
 import functools
 import gzip
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from configs import presets
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.data import dialogue, hh, oracle, oracle_tokens, pairs, tokenizer
-from rlhf_jax.run import worlds
+from rlhf_jax.run import comparisons, worlds
 from tests.data.test_oracle import solve
 
 END = '<|end|>'
@@ -171,6 +173,34 @@ def test_prompts_carry_what_the_true_reward_needs(made_world, bpe):
   part = rows[np.array([3, 1])]
   np.testing.assert_array_equal(part.tokens_NP, rows.tokens_NP[[3, 1]])
   np.testing.assert_array_equal(part.extra['required_BU'], rows.extra['required_BU'][[3, 1]])
+
+
+@pytest.mark.parametrize('share', [0, 0.25, 0.75, 1])
+def test_the_helpful_share_of_training_prompts_is_exact(made_world, bpe, share):
+  made = worlds.training_prompts(made_world, bpe, 60, share)
+  harmful = worlds.is_harmful(made_world, made)
+  assert len(harmful) == 60 and harmful.sum() == 60 * (1 - share)
+  np.testing.assert_array_equal(harmful, made.extra['harmful_B'])
+  assert not prompt_rows(made) & prompt_rows(made_world.prompts(bpe, 'eval', 4000))
+  if share not in (0, 1):                                          # mixed, not one kind after another
+    assert 5 < (np.diff(harmful) != 0).sum()
+  for x, y in zip(made, worlds.training_prompts(made_world, bpe, 60, share), strict=True):
+    jax.tree.map(np.testing.assert_array_equal, x, y)
+
+
+def test_without_a_share_training_prompts_are_those_of_the_world(made_world, bpe):
+  made, plain = worlds.training_prompts(made_world, bpe, 50, None), made_world.prompts(bpe, 'ppo', 50)
+  np.testing.assert_array_equal(made.tokens_NP, plain.tokens_NP)
+  for share in (-0.1, 1.5):
+    with pytest.raises(ValueError, match=f'config.ppo.helpful_share={share} is no share: use 0 to 1'):
+      worlds.training_prompts(made_world, bpe, 50, share)
+
+
+def test_one_split_alone_is_that_of_all_three(made_world, bpe, compared):
+  made, facts = made_world.comparisons(bpe, None, {'test': SIZES['test']})
+  assert list(made) == ['test'] and facts == compared[1]
+  assert made['test'].chosen_text == compared[0]['test'].chosen_text
+  assert len(made_world.comparisons(bpe, None, {'validation': 7})[0]['validation'].prompt) == 7
 
 
 def test_texts_to_pretrain_and_to_distil_on(made_world, bpe):
@@ -386,6 +416,35 @@ def test_hh_prompts_of_ppo_and_eval_are_apart(hh_data, hh_world, letters, capsys
   shown = {letters.decode(t[v > 0].tolist())[-30:] for t, v in zip(ppo.tokens_NP, ppo.valid_NP,
                                                                   strict=True)}
   assert not {p for p in validation if 'about' in p or 'train' in p} & shown
+
+
+def test_hh_comparisons_as_a_policy_ranks_them(hh_world, letters):
+  policy, mesh = SimpleNamespace(model=None, tokenizer=letters), meshes.make(8)     # it samples nothing
+  made, width, texts = comparisons.ranked(14, policy, hh_world, mesh), hh_world.prompt_width, []
+  test = hh_world.comparisons(letters, None, {'test': 14})[0]['test']
+  for kind, sides in made.items():
+    for side, (tokens, valid) in sides.items():
+      assert tokens.shape == valid.shape and (np.diff(valid[:, :width]) >= 0).all()
+      assert (np.diff(valid[:, width:]) <= 0).all() and valid[:, width:].all(0).any()
+      texts += [(kind, side, *(letters.decode(row[part][keep[part] > 0].tolist(), show_special=True)
+                               for part in (slice(width), slice(width, None))))
+                for row, keep in zip(tokens, valid, strict=True)]
+  expected = [('harmful' if hh_world.groups[g] == 'harmless-base' else 'helpful', side,
+               letters.decode(list(prompt)[-width:], show_special=True), answer + END)
+              for side, answers in (('chosen', test.chosen_text), ('rejected', test.rejected_text))
+              for g, prompt, answer in zip(test.group_N, test.prompt, answers, strict=True)]
+  assert sorted(texts) == sorted(expected) and {kind for kind, *_ in texts} == {'helpful', 'harmful'}
+  assert comparisons.ranked(0, policy, hh_world, mesh) == {}
+
+
+def test_hh_helpful_share(hh_world, letters):
+  made = worlds.training_prompts(hh_world, letters, 20, 0.25)
+  groups = [hh_world.groups[g] for g in made.group_N]
+  assert groups.count('harmless-base') == 15 and len(prompt_rows(made)) == 20
+  few = len(hh_world.prompts(letters, 'ppo', 10_000).group_N)
+  with pytest.raises(ValueError, match=r'takes 0 helpful and \d+ harmful ones and there are \d+ and '
+                     r'\d+: lower config.ppo.prompts'):
+    worlds.training_prompts(hh_world, letters, few, 0.0)
 
 
 def test_hh_pretraining_text_is_of_train_alone_with_every_answer_closed(hh_world, letters):

@@ -1,0 +1,81 @@
+"""What is measured of policies, end to end on the smoke run: Elo, ranking, the helpful share."""
+import numpy as np
+import pytest
+
+from configs import elo as elo_config
+from experiments import elo as elo_main
+from experiments import sweep
+from rlhf_jax.core import rundir
+from rlhf_jax.feedback import elo
+from rlhf_jax.run import config as configs
+from tests.contracts.conftest import ROOT
+
+
+def test_elo_of_run_directories_and_checkpoints(pipeline, tmp_path):
+  config = elo_config.get_config('smoke')
+  config.data.update(rundir.read_config(pipeline.path)['data'])
+  runs = [f'{pipeline.path}/policy', f'{pipeline.path}/ppo@2', f'{pipeline.path}/ppo']
+  config.update({'policies': ','.join(runs), 'preference_model': f'{pipeline.path}/pm', 'anchor': 1})
+  summary = elo_main.run(config, str(tmp_path / 'elo'))
+  assert rundir.read_summary(tmp_path / 'elo')['policies'] == summary['policies']
+  for by, kept in (('preference model', 8), ('simulated worker', 6)):      # a quarter is not kept
+    wins = np.asarray(summary['wins'][by])
+    total = (wins + wins.T)[np.triu_indices(3, 1)]
+    assert (total == 8).all() if kept == 8 else total.sum() == 18
+    for row, score, error in zip(summary['policies'], *elo.fit(wins, 1), strict=True):
+      assert row[f'Elo, {by}'] == pytest.approx(score) and row[f'stderr, {by}'] == pytest.approx(error)
+  rows = summary['policies']
+  assert [row['policy'] for row in rows] == runs and rows[1]['Elo of the mean'] == 0
+  assert rows[2]['Elo of the mean'] == pytest.approx(
+    400 / np.log(10) * (rows[2]['mean score'] - rows[1]['mean score']))
+  assert len({row['mean score'] for row in rows}) == 3          # three sets of weights, three of noise
+
+
+@pytest.mark.parametrize('policies, anchor, says', [
+  ('{0}/ppo@3', 0, 'has no checkpoint 3: it keeps 2, 4'), ('{0}/ppo@last', 0, 'write DIR@STEP'),
+  ('{0}/ppo', 1, 'config.anchor=1 is none of the 1 policies: use 0 to 0'),
+  ('{0}/gone', 0, 'does not exist')])
+def test_elo_refuses_what_is_not_there(pipeline, tmp_path, policies, anchor, says):
+  config = elo_config.get_config('smoke')
+  config.update({'policies': policies.format(pipeline.path), 'anchor': anchor,
+                 'preference_model': f'{pipeline.path}/pm'})
+  with pytest.raises((ValueError, FileNotFoundError), match=says):
+    elo_main.run(config, str(tmp_path / 'elo'))
+  assert not (tmp_path / 'elo').exists()
+
+
+def test_a_sweep_over_the_helpful_share_in_one_program(pipeline, tmp_path, monkeypatch):
+  """Two shares side by side: what is measured agrees with itself, and the prompts differ."""
+  points = [{'group': 'one', 'variant': 'smoke', 'ppo.helpful_share': share} for share in (0.25, 1.0)]
+  module = configs.module(ROOT / 'configs' / 'train_ppo.py')
+  monkeypatch.setattr(module, 'sweep_tension', lambda: points)
+  monkeypatch.setattr(configs, 'module', lambda path: module)
+  data = {f'data.{k}': v for k, v in rundir.read_config(pipeline.path)['data'].items()}
+  sweep.run('configs/train_ppo.py', 'tension', tmp_path, [
+    *data.items(), ('policy', f'{pipeline.path}/policy'), ('eval_comparisons', 24),
+    ('preference_model', f'{pipeline.path}/pm'), ('eval_prompts', 40)])
+  module.report_tension(tmp_path)
+  assert 'data:image/' in (tmp_path / 'report.html').read_text()
+  folders = [path for path in tmp_path.iterdir() if rundir.is_done(path)]
+  assert len(folders) == 2
+  scores = []
+  for folder in folders:
+    summary, curve = rundir.read_summary(folder), rundir.read_metrics(
+      folder, 'eval/score', 'eval/score_helpful', 'eval/score_harmful', 'eval/refusal',
+      'eval/refusal_benign', 'eval/refusal_harmful', 'eval/rank_accuracy')
+    # the two kinds make up the whole: 40 prompts, h of them harmful
+    h = (curve['eval/score_helpful'] - curve['eval/score'])[0] / (
+      curve['eval/score_helpful'] - curve['eval/score_harmful'])[0] * 40
+    assert abs(h - round(h)) < 1e-2 and 1 <= round(h) <= 12
+    for name, sides in (('score', ('helpful', 'harmful')), ('refusal', ('benign', 'harmful'))):
+      parts = [curve[f'eval/{name}_{side}'] for side in sides]
+      np.testing.assert_allclose(curve[f'eval/{name}'], atol=1e-5, desired=(
+        parts[0] + round(h) / 40 * (parts[1] - parts[0])))
+      for side, part in zip(sides, parts, strict=True):
+        made = summary['by_kind'][f'{name}_{side}']
+        assert made['end'] == pytest.approx(part[-1], abs=1e-5) and made['low'] <= made['end']
+    rank = summary['rank_accuracy']
+    assert rank['start'] == pytest.approx(curve['eval/rank_accuracy'][0])
+    assert rank['end'] == pytest.approx(curve['eval/rank_accuracy'][-1]) and 0 <= rank['ceiling'] <= 1
+    scores.append(rundir.read_metrics(folder, 'score')['score'][0])
+  assert scores[0] != scores[1]                       # the same policy and seed, other prompts
