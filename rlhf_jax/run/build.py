@@ -13,7 +13,7 @@ from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.models import decode, sizes, transformer
 from rlhf_jax.run import checkpoint
 
-MAY_VARY = ('seed', 'optimizer.learning_rate', 'ppo.kl_coef',
+MAY_VARY = ('seed', 'order', 'optimizer.learning_rate', 'ppo.kl_coef',
             'ppo.kl_target')              # inside one compiled program
 
 
