@@ -27,6 +27,6 @@ def stage(optimizer, pairs, batch_size, eval_every):
 
 def smoke(config):
   config.seeds = 2
-  for name, pairs in (('pretrain', 64), ('finetune', 32)):
-    config[name].update(stage(config[name].optimizer, pairs, 8, 1))
+  for name in ('pretrain', 'finetune'):
+    config[name].update(stage(config[name].optimizer, 32, 8, 1))
   return config
