@@ -95,6 +95,8 @@ TEST_INSTRUMENTS = 'contracts/test_instruments.py::test_'
 ELO, TEST_ELO = 'feedback/elo.py', 'feedback/test_elo.py::test_'
 RANKER, TEST_RANKER = 'evals/ranker.py', 'evals/test_ranker.py::test_'
 TENSION, TEST_TENSION = 'analysis/tension_report.py', 'analysis/test_tension_report.py::test_'
+SYMBOLS, SEEDS = 'data/symbols.py', 'analysis/seeds.py'
+TEST_SYMBOLS, TEST_SEEDS = 'data/test_symbols.py::test_', 'analysis/test_seeds.py::test_'
 
 MUTANTS = [
     Mutant(GAE, 'value_next_B - value_B\n', 'value_next_B + value_B\n', TEST_GAE + 'fixed_numbers'),
@@ -1195,6 +1197,41 @@ MUTANTS = [
            TEST_TENSION + 'finished_runs_in_order'),
     Mutant(TENSION, "mine = [run for run in runs if run['share'] == share]", 'mine = runs',
            TEST_TENSION + 'finished_runs_in_order'),
+    # symbols in a secret order, and intervals over seeds
+    Mutant(SYMBOLS, 'np.divmod(symbol_N, LETTERS)', 'np.divmod(symbol_N, LETTERS)[::-1]',
+           TEST_SYMBOLS + 'a_symbol_is_its_two_letters_four_times_and_the_end_of_context'),
+    Mutant(SYMBOLS, 'constant_values=EOC_ID', 'constant_values=0',
+           TEST_SYMBOLS + 'a_symbol_is_its_two_letters_four_times_and_the_end_of_context'),
+    Mutant(SYMBOLS, 'for _ in range(count)', 'for _ in range(count + 1)',
+           TEST_SYMBOLS + 'each_transposition_exchanges_two_symbols'),
+    Mutant(SYMBOLS, '2, replace=False', '2, replace=True',
+           TEST_SYMBOLS + 'each_transposition_exchanges_two_symbols'),
+    Mutant(SYMBOLS, 'worth_N = worth_N.copy()\n', 'pass\n',
+           TEST_SYMBOLS + 'each_transposition_exchanges_two_symbols'),
+    Mutant(SYMBOLS, 'worth_N >= SYMBOLS // 2', 'worth_N > SYMBOLS // 2',
+           TEST_SYMBOLS + 'orders_of_pretraining'),
+    Mutant(SYMBOLS, 'np.random.default_rng([seed, 1])', 'np.random.default_rng(1)',
+           TEST_SYMBOLS + 'orders_of_pretraining'),
+    Mutant(SYMBOLS, '(first_N > second_N)', '(first_N < second_N)',
+           TEST_SYMBOLS + 'pairs_are_ranked_by_worth_and_ties_left_out'),
+    Mutant(SYMBOLS, 'return pair_N2[first_N != second_N]', 'return pair_N2',
+           TEST_SYMBOLS + 'pairs_are_ranked_by_worth_and_ties_left_out'),
+    Mutant(SYMBOLS, 'np.triu_indices(SYMBOLS, 1)', 'np.triu_indices(SYMBOLS)',
+           TEST_SYMBOLS + 'every_pair_is_in_one_lesson'),
+    Mutant(SYMBOLS, 'np.split(pair_N2, [test, test + finetune])',
+           'pair_N2[:test], pair_N2[:finetune], pair_N2[test + finetune:]',
+           TEST_SYMBOLS + 'every_pair_is_in_one_lesson'),
+    Mutant(SYMBOLS, "'finetune': ranked(shown, true_worth(seed))",
+           "'finetune': ranked(shown, pretraining_worth(order, seed))",
+           TEST_SYMBOLS + 'the_lessons_of_an_order_are_ranked_as_they_should_be'),
+    Mutant(SEEDS, 'count - 1)', 'count)', TEST_SEEDS + 'interval_by_hand'),
+    Mutant(SEEDS, 'ddof=1', 'ddof=0', TEST_SEEDS + 'interval_by_hand'),
+    Mutant(SEEDS, '(1 + level) / 2', 'level',
+           TEST_SEEDS + 'the_interval_holds_the_mean_as_often_as_it_says'),
+    Mutant(SEEDS, 'value_SN.std(axis=0, ddof=1)', 'value_SN.std(ddof=1)',
+           TEST_SEEDS + 'interval_by_hand'),
+    Mutant(FIGURES, 'axis.fill_between(seen, low, high', 'axis.fill_between(seen, mean, high',
+           TEST_FIGURES + 'learning_curves_draw_means_in_their_bands_and_zero_on_the_axis'),
 ]
 
 

@@ -54,6 +54,27 @@ def preference_accuracy(seen, accuracy, ceiling=None, agreement=None, baselines=
 
 
 @style.styled
+def learning_curves(seen, curves, x_label, y_label):
+  """One line a name, the mean over seeds in its 95% interval; curves: name -> `seeds.Interval` at
+  the numbers of examples `seen`, logarithmic from the first that is not 0."""
+  if not curves:
+    return None
+  figure, (axis,) = style.panels(1, width=6.4, height=3.8)
+  seen, colours = np.asarray(seen), dict(zip(curves, (*SERIES, GREY), strict=False))
+  first = seen[seen > 0].min()
+  axis.set_xscale('symlog', linthresh=first, linscale=0.5, base=2)
+  for name, (mean, low, high) in curves.items():
+    axis.fill_between(seen, low, high, color=colours[name], alpha=0.15, linewidth=0)
+    axis.plot(seen, mean, color=colours[name])
+  ticks = [0, *(first * 2 ** np.arange(0, np.log2(seen.max() / first) + 1e-9))]
+  axis.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
+  axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, seen.max()))
+  style.end_labels(axis, [(mean[-1], f'{name} {mean[-1]:.3f}', colours[name])
+                          for name, (mean, _, _) in curves.items()])
+  return figure
+
+
+@style.styled
 def accuracy_bars(by_subset, baselines=None):
   """Accuracy above chance by subset, with its 95% interval.
 

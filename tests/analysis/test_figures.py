@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from rlhf_jax.analysis import calibration, figures, style
+from rlhf_jax.analysis import calibration, figures, seeds, style
 
 
 def _line(axis, count):
@@ -46,6 +46,23 @@ def test_preference_accuracy_labels_every_level_without_overlap():
                           'preference model 0.700', 'worker agreement 0.700',
                           'noise ceiling 0.810']
   assert not _overlaps(figure, axis)
+
+
+def test_learning_curves_draw_means_in_their_bands_and_zero_on_the_axis():
+  seen = np.array([0, 64, 128, 512])
+  curves = {'a': seeds.Interval(np.array([0.5, 0.6, 0.7, 0.9]), np.array([0.5, 0.5, 0.6, 0.8]),
+                                np.array([0.5, 0.7, 0.8, 1.0])),
+            'b': seeds.Interval(*np.full((3, 4), 0.9))}
+  figure = figures.learning_curves(seen, curves, 'pairs', 'accuracy')
+  axis, = figure.axes
+  np.testing.assert_array_equal(_line(axis, 4)[0], np.stack([seen, curves['a'].mean], 1))
+  band = axis.collections[0].get_paths()[0].vertices
+  for x, low, high in zip(seen, curves['a'].low, curves['a'].high, strict=True):
+    np.testing.assert_allclose([band[band[:, 0] == x, 1].min(), band[band[:, 0] == x, 1].max()],
+                               [low, high])
+  assert [tick.get_text() for tick in axis.get_xticklabels()] == ['0', '64', '128', '256', '512']
+  assert _texts(axis) == ['a 0.900', 'b 0.900'] and not _overlaps(figure, axis)
+  assert figures.learning_curves(seen, {}, '', '') is None
 
 
 def test_accuracy_bars_start_at_chance():
