@@ -44,7 +44,8 @@ class Comparisons(NamedTuple):
 
 class World(NamedTuple):
   """texts() trains the tokenizer; documents(tokenizer) pretrains; context(tokenizer) is the HHH
-  prompt and dialogues(tokenizer) the text it is distilled on; prompts(tokenizer, split, n) with
+  prompt, and it is distilled on dialogues(tokenizer), which open with the human's cue, and on
+  generic(tokenizer, n, width), at most n pieces of plain text; prompts(tokenizer, split, n) with
   split 'ppo' or 'eval'; comparisons(tokenizer, sampler) -> {'train', 'validation', 'test'} and a
   dictionary of facts; reward: None, or (tokenizer) -> Score of the truth. sampler: None or
   (tokens_NP, valid_NP, seed) -> (answer tokens_NKT, mask_NKT), two answers each. groups: names of
@@ -53,6 +54,7 @@ class World(NamedTuple):
   documents: Callable
   context: Callable
   dialogues: Callable
+  generic: Callable
   prompts: Callable
   comparisons: Callable
   reward: Callable | None
@@ -91,6 +93,10 @@ def oracle_world(data):
                                                   data.seed + 2, 'pretrain')
     return [row[keep > 0] for row, keep in zip(tokens, valid, strict=True)]
 
+  def generic(tokenizer, n, width):
+    made = oracle_tokens.sentences(oracle_tokens.codec(tokenizer), n, data.seed + 3)
+    return [row[:width] for row in made]
+
   def comparisons(tokenizer, sampler):
     table = oracle_tokens.codec(tokenizer)
     sizes = {'train': data.comparisons, 'validation': data.validation_comparisons,
@@ -113,7 +119,7 @@ def oracle_world(data):
     documents=lambda tokenizer: oracle_tokens.documents(
       oracle_tokens.codec(tokenizer), data.documents, data.seed),
     context=lambda tokenizer: oracle_tokens.codec(tokenizer).context,
-    dialogues=dialogues, prompts=prompts, comparisons=comparisons, reward=reward,
+    dialogues=dialogues, generic=generic, prompts=prompts, comparisons=comparisons, reward=reward,
     groups=(*oracle.FAMILIES, 'harmful'), prompt_width=oracle_tokens.PROMPT_TOKENS,
     answer_width=oracle_tokens.ANSWER_TOKENS)
 
@@ -191,6 +197,11 @@ def hh_world(data):
     i = rows['train'][:data.dialogues]
     return encode_dialogues(tokenizer, pairs.prompt[i] + pairs.chosen[i], closed=True)
 
+  def generic(tokenizer, n, width):
+    rows = tokenizer.encode_batch(_plain(folder)) if n else []
+    pieces = [row[at:at + width] for row in rows for at in range(0, len(row), width)]
+    return [pieces[i] for i in np.random.default_rng([data.seed, 6]).permutation(len(pieces))[:n]]
+
   def prompts(tokenizer, split, n):
     unique = {pairs.prompt[i]: i for i in rows['train' if split == 'ppo' else 'test']}
     order = np.random.default_rng([data.seed, 3]).permutation(len(unique))[:n]
@@ -217,7 +228,7 @@ def hh_world(data):
 
   return World(
     texts=texts, documents=documents, context=lambda tokenizer: tokenizer.encode(HH_CONTEXT),
-    dialogues=dialogues, prompts=prompts, comparisons=comparisons, reward=None,
+    dialogues=dialogues, generic=generic, prompts=prompts, comparisons=comparisons, reward=None,
     groups=hh.SUBSETS, prompt_width=data.prompt_width, answer_width=data.answer_width)
 
 
