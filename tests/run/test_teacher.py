@@ -74,10 +74,11 @@ def test_the_file_holds_the_teacher_with_the_prompt_before_every_text(made, role
   whole_BT = np.concatenate([np.tile(context, (5, 1)), rows.tokens_BT], 1)
   hidden_BTD = role.model.apply(role.params, whole_BT, np.ones_like(whole_BT, np.float32))
   logp_BTV = np.stack([jax.nn.log_softmax(role.model.unembed(role.params, x)) for x in hidden_BTD])
+  close = {'rtol': 2**-11, 'atol': 1e-3}                                   # float16
   for b, t in zip(*np.nonzero(rows.weight_BT), strict=True):
     logp_V = logp_BTV[b, len(context) + t - 1]
-    np.testing.assert_allclose(rows.top_logp_BTK[b, t], np.sort(logp_V)[::-1][:K], atol=3e-3)
-    np.testing.assert_allclose(logp_V[rows.top_id_BTK[b, t]], rows.top_logp_BTK[b, t], atol=3e-3)
+    np.testing.assert_allclose(rows.top_logp_BTK[b, t], np.sort(logp_V)[::-1][:K], **close)
+    np.testing.assert_allclose(logp_V[rows.top_id_BTK[b, t]], rows.top_logp_BTK[b, t], **close)
 
 
 def test_a_file_is_made_once_and_one_from_something_else_is_refused(made, role, world):
