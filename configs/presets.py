@@ -19,8 +19,6 @@ LAPTOP = {
                      '10^4 samples in all; used only where a KL budget is set'),
   'lm.optimizer': ('muon', 'Adam, the common choice; the papers name none',
                    'the same loss on the oracle world in half of the tokens (docs/results.md)'),
-  'distill.learning_rate_factor': (0.42, '0.05 of the pretraining rate (Bai et al. appendix A.1)',
-                                   '10^6 tokens instead of 3.5 * 10^8'),
 }
 
 
@@ -60,7 +58,7 @@ def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0, name
 def oracle_data():
   """The oracle world. beta: the worker's sharpness, set once so that two workers agree on 63-70% of
   the kept pairs; least_skill: of the world's own answerers, used where no policy is named."""
-  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 300_000, 'dialogues': 12_000,
+  return ConfigDict({'source': 'oracle', 'seed': 0, 'documents': 300_000, 'dialogues': 6_000,
                      'comparisons': 28_000, 'validation_comparisons': 2_000,
                      'test_comparisons': 4_000, 'beta': 2.0, 'least_skill': 0.5})
 
@@ -68,7 +66,7 @@ def oracle_data():
 def hh_data():
   """The published HH comparisons; dir '' means $RLHF_DATA_DIR, else a download."""
   return ConfigDict({'source': 'hh', 'seed': 0, 'dir': '', 'cache_dir': '', 'on_error': 'raise',
-                     'validation_share': 0.05, 'dialogues': 4_000, 'context': 384,
+                     'validation_share': 0.05, 'dialogues': 2_000, 'context': 384,
                      'long_answers': 'drop',
                      'prompt_width': 96, 'answer_width': 64, 'comparisons': 0,
                      'validation_comparisons': 0, 'test_comparisons': 0})

@@ -3,50 +3,54 @@
   python -m experiments.distill_context --config=configs/distill_context.py --workdir=runs/policy \\
     --config.teacher=runs/lm
 
-Bai et al. 2022, appendix A.1: the teacher reads the prompt and then a text; for every token of the
-text its 50 largest log-probs are kept; the student reads the text alone and learns them by a KL over
-51 categories. Here the student starts from the teacher, and the targets are kept in memory.
+Bai et al. 2022, appendix A.1: the teacher reads the prompt and then a text; of every token of the
+text its 50 largest log-probs go into a file. The student reads the text alone and learns them by a
+KL over 51 categories. `config.init` names the student's language model, '' the teacher itself.
+`config.teacher_file` names the file of an earlier run, for students of other sizes; else it is made
+here, as WORKDIR/teacher.array_record.
 """
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from rlhf_jax.algorithms import distillation
-from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, step
 from rlhf_jax.core.types import DistillationBatch
-from rlhf_jax.data import batches
+from rlhf_jax.data import batches, teacher_file
 from rlhf_jax.models import logp
-from rlhf_jax.run import build, worlds
+from rlhf_jax.run import build, teacher, worlds
 from rlhf_jax.run.config import main
 from rlhf_jax.run.train import Clock, finish, open_runs, train
+
+KINDS = ('dialogue', 'generic')
 
 
 def run(config, workdir):
   """Trains one student; losses are 51-way KLs in nats per token on held-out text."""
   mesh = build.mesh(config, config.batch_size)
   step.check_parts(config.batch_size, config.microbatches)
-  teacher, world = build.role(config.teacher, mesh), worlds.make(config.data)
-  build.check_same_model(config, config.teacher)
+  start = config.init or config.teacher
+  student = build.role(start, mesh)
+  build.check_same_model(config, start)
+  open_file = opener(config, workdir, student, mesh)
   if not open_runs([config], [workdir]):
     return rundir.read_summary(workdir)
-  clock, model, tokenizer = Clock(), teacher.model, teacher.tokenizer
-  texts = [row[:config.length] for row in world.dialogues(tokenizer)]
-  tokens_NT, valid_NT = batches.pad(texts, config.length, 'right', tokenizer.pad_id)
-  usable = len(texts) // config.batch_size * config.batch_size
-  tokens_NT, valid_NT = tokens_NT[:usable], valid_NT[:usable]
-  top_logp, top_id = teacher_targets(teacher, world.context(tokenizer), tokens_NT, valid_NT,
-                                     config.top_k, config.batch_size, mesh)
-  held = config.batch_size * max(1, usable // config.batch_size // 20)
+  clock, model, tokenizer = Clock(), student.model, student.tokenizer
+  file = open_file()
+  prepared = clock()
+  held = config.eval_rows
+  if file.size <= held:
+    raise ValueError(f'{file.path} has {file.size} sequences, none beside config.eval_rows={held}: '
+                     'set that to less')
 
   def batch(index):
-    weight_BT = valid_NT[index] * (np.arange(config.length) > 0)   # the first token has no context
-    return DistillationBatch(tokens_NT[index], valid_NT[index], weight_BT, top_logp[index],
-                             top_id[index], index.astype(np.int32))
+    rows = teacher_file.read(file, index, config.length, tokenizer.pad_id)
+    return DistillationBatch(*rows[:-1], index.astype(np.int32)), rows.generic_B
 
   def host(config, i):
-    return batch(held + batches.rows(usable - held, config.batch_size, i, config.seed))
+    return batch(held + batches.rows(file.size - held, config.batch_size, i, config.seed))[0]
 
   def logp_at(params, tokens_BT, valid_BT, id_BTK):
     return logp.logp_at(model, params, tokens_BT, valid_BT, id_BTK)
@@ -54,41 +58,50 @@ def run(config, workdir):
   loss = distillation.make_loss(logp_at)
 
   def evaluate(state, frozen):
-    return {'kl': loss(state.params, frozen['held'].normalise(), state.key, {})[0]}
+    total = {kind: loss(state.params, part, state.key, {})[0] for kind, part in frozen.items()}
+    tokens = {kind: part.weight_BT.sum() for kind, part in frozen.items()}
+    return {'kl': sum(total.values()) / sum(tokens.values())} | {
+      f'kl_{kind}': total[kind] / tokens[kind] for kind in frozen}
 
-  optimizer = build.optimizer(config, config.steps, teacher.spec)
-  train([config], [workdir], label='distillation', steps=config.steps, mesh=mesh, specs=teacher.spec,
-        init=lambda c, key: teacher.params, optimizer=optimizer,
-        update=step.update(loss, optimizer, config.microbatches), host=host,
-        frozen={'held': jax.tree.map(jnp.asarray, batch(np.arange(held)))}, evaluate=evaluate,
-        tokenizer=tokenizer)
-  kl = rundir.read_metrics(workdir, 'eval/kl')['eval/kl']
-  summary = {'kl_start': float(kl[0]), 'kl': float(kl[-1]), 'wall_seconds': clock()}
-  finish(workdir, summary, f'KL to the prompted teacher {kl[0]:.4f} -> {kl[-1]:.4f} nats per token '
-         f'({clock():.0f} s)')
+  held_out, generic_N = batch(np.arange(held))
+  kept = {kind: jax.tree.map(lambda x: jnp.asarray(x[generic_N == number]), held_out)
+          for number, kind in enumerate(KINDS) if (generic_N == number).any()}
+  optimizer = build.optimizer(config, config.steps, student.spec)
+  train([config], [workdir], label='distillation', steps=config.steps, mesh=mesh, specs=student.spec,
+        init=lambda c, key: student.params, optimizer=optimizer,
+        update=step.update(loss, optimizer, config.microbatches), host=host, frozen=kept,
+        evaluate=evaluate, tokenizer=tokenizer)
+  summary = report(workdir, kept) | {
+    'tokens': int(config.steps * config.batch_size * held_out.weight_BT.sum() / held),
+    'file_bytes_per_token': os.path.getsize(file.path) / (held_out.weight_BT.sum() / held * file.size),
+    'teacher_seconds': prepared, 'wall_seconds': clock()}
+  finish(workdir, summary, f'KL to the prompted teacher {summary["kl_start"]:.4f} -> '
+         f'{summary["kl_end"]:.4f} nats per token ({clock():.0f} s)')
   return summary
 
 
-def teacher_targets(teacher, context, tokens_NT, valid_NT, k, batch_size, mesh):
-  """(top_logp_NTK, top_id_NTK) of each token of the texts, the context standing before them."""
-  width = len(context)
-  k = min(k, teacher.tokenizer.vocab_size)
+def opener(config, workdir, student, mesh):
+  """A function that opens the teacher's file, made where none was named; what is wrong with either
+  is said now, before the run has a folder."""
+  if config.teacher_file:
+    file = teacher_file.load(config.teacher_file)
+    teacher_file.check(file, student.tokenizer, config.top_k, config.length)
+    return lambda: file
+  same, world = config.init in ('', config.teacher), worlds.make(config.data)
+  role = student if same else build.role(config.teacher, mesh)
+  build.check_same_tokenizer(role, student, (config.teacher, config.init))
+  teacher.check_share(config.generic_share)
+  return lambda: teacher.prepare(config, f'{workdir}/teacher.array_record', role, world, mesh)
 
-  @jax.jit
-  def targets(params, tokens_BT, valid_BT):
-    rows = tokens_BT.shape[0]
-    before_BC = jnp.broadcast_to(jnp.asarray(context, jnp.int32), (rows, width))
-    tokens = jnp.concatenate([before_BC, tokens_BT], axis=1)
-    valid = jnp.concatenate([jnp.ones((rows, width)), valid_BT], axis=1)
-    top_logp, top_id = logp.top_logp(teacher.model, params, tokens, valid, k, start=width)
-    return top_logp[:, width:], top_id[:, width:]
 
-  parts = []
-  for at in tqdm(range(0, len(tokens_NT), batch_size), desc='       teacher', unit='batch'):
-    rows = slice(at, at + batch_size)
-    parts.append(jax.device_get(targets(
-      teacher.params, *meshes.put_batch((tokens_NT[rows], valid_NT[rows]), mesh))))
-  return tuple(np.concatenate(x) for x in zip(*parts, strict=True))
+def report(workdir, kinds):
+  """kl_start, kl_end and how many times smaller it became, on all held-out text and by its kind."""
+  made = {}
+  for name in ('kl', *(f'kl_{kind}' for kind in kinds)):
+    values = rundir.read_metrics(workdir, f'eval/{name}')[f'eval/{name}']
+    made |= {f'{name}_start': float(values[0]), f'{name}_end': float(values[-1]),
+             f'{name}_ratio': float(values[0] / values[-1])}
+  return made
 
 
 if __name__ == '__main__':

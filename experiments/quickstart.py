@@ -37,7 +37,7 @@ def run(config, workdir):
     return rundir.read_summary(workdir)
   path, seconds = pathlib.Path(workdir), {}
   folder = {name: str(path / name) for name in ('lm', 'policy', 'pm', 'ppo')}
-  stages = {'lm': (pretrain_lm, {}), 'policy': (distill_context, {'teacher': 'lm'}),
+  stages = {'lm': (pretrain_lm, {}), 'policy': (distill_context, {'teacher': 'lm', 'init': 'lm'}),
             'pm': (train_pm, {'init': 'lm', **({'policy': 'policy'} if config.pm.policy else {})}),
             'ppo': (train_ppo, {'policy': 'policy', 'preference_model': 'pm'})}
   done = {}

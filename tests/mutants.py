@@ -97,6 +97,8 @@ RANKER, TEST_RANKER = 'evals/ranker.py', 'evals/test_ranker.py::test_'
 TENSION, TEST_TENSION = 'analysis/tension_report.py', 'analysis/test_tension_report.py::test_'
 SYMBOLS, SEEDS = 'data/symbols.py', 'analysis/seeds.py'
 TEST_SYMBOLS, TEST_SEEDS = 'data/test_symbols.py::test_', 'analysis/test_seeds.py::test_'
+TEACHER_FILE, TEST_TEACHER_FILE = 'data/teacher_file.py', 'data/test_teacher_file.py::test_'
+TEACHER, TEST_TEACHER = 'run/teacher.py', 'run/test_teacher.py::test_'
 
 MUTANTS = [
     Mutant(GAE, 'value_next_B - value_B\n', 'value_next_B + value_B\n', TEST_GAE + 'fixed_numbers'),
@@ -1232,6 +1234,44 @@ MUTANTS = [
            TEST_SEEDS + 'interval_by_hand'),
     Mutant(FIGURES, 'axis.fill_between(seen, low, high', 'axis.fill_between(seen, mean, high',
            TEST_FIGURES + 'learning_curves_draw_means_in_their_bands_and_zero_on_the_axis'),
+    # The teacher's file: rounding, order, wholeness, and what it was made from.
+    Mutant(TEACHER_FILE, 'logp - np.log(np.exp(logp).sum(-1, keepdims=True))', 'logp',
+           TEST_TEACHER_FILE + 'rounding_moves_the_kl_by_less_than_a_hundredth_of_it'),
+    Mutant(TEACHER_FILE, 'np.maximum(1 - np.exp', 'np.maximum(2 - np.exp',
+           TEST_TEACHER_FILE + 'all_ids_leave_no_rest_and_an_impossible_one_stays_impossible'),
+    Mutant(TEACHER_FILE, 'int(i) + 1', 'int(i)',
+           TEST_TEACHER_FILE + 'what_was_written_is_read_by_its_number'),
+    Mutant(TEACHER_FILE, "np.flatnonzero(record['distilled'])", 'np.arange(len(record["id"]))',
+           TEST_TEACHER_FILE + 'what_was_written_is_read_by_its_number'),
+    Mutant(TEACHER_FILE, '<= 2**16 else', '<= 2**17 else',
+           TEST_TEACHER_FILE + 'ids_of_the_paper_take_two_bytes_and_larger_ones_survive'),
+    Mutant(TEACHER_FILE, "beside = f'{path}.tmp'", 'beside = path',
+           TEST_TEACHER_FILE + 'a_killed_writing_leaves_what_was_there'),
+    Mutant(TEACHER_FILE, "found.pop('format') != _FORMAT", "not found.pop('format')",
+           TEST_TEACHER_FILE + 'files_that_are_not_whole_are_refused'),
+    Mutant(TEACHER_FILE, 'header.tokenizer != tokenizer.digest', 'not header.tokenizer',
+           TEST_TEACHER_FILE + 'a_file_for_others_is_refused'),
+    Mutant(TEACHER_FILE, 'header.length > length', 'header.length < length',
+           TEST_TEACHER_FILE + 'a_file_for_others_is_refused'),
+    Mutant(TEACHER, 'generic_share / (1 - generic_share)', 'generic_share',
+           TEST_TEACHER + 'half_is_generic_text_and_all_open_with_the_cue_that_is_not_distilled'),
+    Mutant(TEACHER, 'np.arange(length) >= len(cue)', 'np.arange(length) > 0',
+           TEST_TEACHER + 'half_is_generic_text_and_all_open_with_the_cue_that_is_not_distilled'),
+    Mutant(TEACHER, '[[*cue, *row] for row in plain]', '[[*row] for row in plain]',
+           TEST_TEACHER + 'half_is_generic_text_and_all_open_with_the_cue_that_is_not_distilled'),
+    Mutant(TEACHER, 'top_logp[:, width:], top_id[:, width:]',
+           'top_logp[:, width - 1:-1], top_id[:, width - 1:-1]',
+           TEST_TEACHER + 'the_file_holds_the_teacher_with_the_prompt_before_every_text'),
+    Mutant(TEACHER, '[before_BC, tokens_BT]', '[0 * before_BC, tokens_BT]',
+           TEST_TEACHER + 'the_file_holds_the_teacher_with_the_prompt_before_every_text'),
+    Mutant(TEACHER, '(context, *chosen)', '(*chosen,)',
+           TEST_TEACHER + 'a_file_is_made_once_and_one_from_something_else_is_refused'),
+    Mutant(TEACHER, 'checkpoint.digest(params)', 'len(checkpoint.digest(params))',
+           TEST_TEACHER + 'a_file_is_made_once_and_one_from_something_else_is_refused'),
+    Mutant(TEACHER, 'if file.header != header:', 'if file.header.k != header.k:',
+           TEST_TEACHER + 'a_file_is_made_once_and_one_from_something_else_is_refused'),
+    Mutant(WORLDS, 'range(0, len(row), width)', 'range(0, len(row), 2 * width)',
+           TEST_WORLDS + 'hh_generic_texts_are_pieces_of_the_plain_ones'),
 ]
 
 

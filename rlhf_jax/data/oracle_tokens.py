@@ -111,8 +111,11 @@ def documents(codec, n, seed, context_share=0.15, plain_share=0.2, follow_up=0.2
                          first[3] & reacted[:, None],
                          (second[1] > 0) & two[:, None]], 1)
   talks = np.split(tokens[keep], np.cumsum(keep.sum(1))[:-1])
-  sentences = oracle.plain(n_plain, seed)
-  plain = [np.append(codec.token_of_word[row[row > 0]], codec.end_id).astype(np.int32)
-           for row in sentences]
-  documents = talks + plain
+  documents = talks + sentences(codec, n_plain, seed)
   return [documents[i] for i in rng.permutation(len(documents))]
+
+
+def sentences(codec, n, seed):
+  """n plain texts, a list of id arrays, each closed by the end token."""
+  return [np.append(codec.token_of_word[row[row > 0]], codec.end_id).astype(np.int32)
+          for row in oracle.plain(n, seed)]

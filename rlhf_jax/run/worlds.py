@@ -33,7 +33,8 @@ class Prompts(NamedTuple):
 
 class World(NamedTuple):
   """texts() trains the tokenizer; documents(tokenizer) pretrains; context(tokenizer) is the HHH
-  prompt and dialogues(tokenizer) the text it is distilled on; prompts(tokenizer, split, n) with
+  prompt, and it is distilled on dialogues(tokenizer), which open with the human's cue, and on
+  generic(tokenizer, n, width), at most n pieces of plain text; prompts(tokenizer, split, n) with
   split 'ppo' or 'eval'; comparisons(tokenizer, sampler, sizes=None) -> {'train', 'validation',
   'test'} and a dictionary of facts, where sizes = {split: count} stands for those of the config;
   reward and refusal: None, or (tokenizer) -> Score of the truth. sampler: None or
@@ -43,6 +44,7 @@ class World(NamedTuple):
   documents: Callable
   context: Callable
   dialogues: Callable
+  generic: Callable
   prompts: Callable
   comparisons: Callable
   reward: Callable | None
@@ -120,6 +122,10 @@ def oracle_world(data):
                                                   data.seed + 2, 'pretrain')
     return [row[keep > 0] for row, keep in zip(tokens, valid, strict=True)]
 
+  def generic(tokenizer, n, width):
+    made = oracle_tokens.sentences(oracle_tokens.codec(tokenizer), n, data.seed + 3)
+    return [row[:width] for row in made]
+
   def comparisons(tokenizer, sampler, sizes=None):
     table = oracle_tokens.codec(tokenizer)
     made, facts = {}, {}
@@ -146,7 +152,7 @@ def oracle_world(data):
     documents=lambda tokenizer: oracle_tokens.documents(
       oracle_tokens.codec(tokenizer), data.documents, data.seed),
     context=lambda tokenizer: oracle_tokens.codec(tokenizer).context,
-    dialogues=dialogues, prompts=prompts, comparisons=comparisons, reward=reward,
+    dialogues=dialogues, generic=generic, prompts=prompts, comparisons=comparisons, reward=reward,
     refusal=refusal, groups=(*oracle.FAMILIES, 'harmful'), prompt_width=oracle_tokens.PROMPT_TOKENS,
     answer_width=oracle_tokens.ANSWER_TOKENS)
 
@@ -217,6 +223,11 @@ def hh_world(data):
     i = rows['train'][:data.dialogues]
     return encode_dialogues(tokenizer, pairs.prompt[i] + pairs.chosen[i], closed=True)
 
+  def generic(tokenizer, n, width):
+    rows = tokenizer.encode_batch(_plain(folder)) if n else []
+    pieces = [row[at:at + width] for row in rows for at in range(0, len(row), width)]
+    return [pieces[i] for i in np.random.default_rng([data.seed, 6]).permutation(len(pieces))[:n]]
+
   def prompts(tokenizer, split, n):
     unique = {pairs.prompt[i]: i for i in rows['train' if split == 'ppo' else 'test']}
     order = np.random.default_rng([data.seed, 3]).permutation(len(unique))[:n]
@@ -235,8 +246,8 @@ def hh_world(data):
 
   return World(
     texts=texts, documents=documents, context=lambda tokenizer: tokenizer.encode(HH_CONTEXT),
-    dialogues=dialogues, prompts=prompts, comparisons=comparisons, reward=None, refusal=None,
-    groups=hh.SUBSETS, prompt_width=data.prompt_width, answer_width=data.answer_width)
+    dialogues=dialogues, generic=generic, prompts=prompts, comparisons=comparisons, reward=None,
+    refusal=None, groups=hh.SUBSETS, prompt_width=data.prompt_width, answer_width=data.answer_width)
 
 
 def encode_dialogues(tokenizer, texts, closed):
@@ -290,8 +301,8 @@ def pmp_world(data):
   return World(
     texts=texts, documents=lambda tokenizer: [[*ids, tokenizer.end_id]
                                               for ids in tokenizer.encode_batch(texts())],
-    context=no_dialogues, dialogues=no_dialogues, prompts=no_dialogues, comparisons=comparisons,
-    reward=None, refusal=None, groups=groups, prompt_width=0, answer_width=0)
+    context=no_dialogues, dialogues=no_dialogues, generic=no_dialogues, prompts=no_dialogues,
+    comparisons=comparisons, reward=None, refusal=None, groups=groups, prompt_width=0, answer_width=0)
 
 
 # ----------------------------------------------------------------------- what published data share

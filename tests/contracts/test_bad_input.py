@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from rlhf_jax.core import rundir
-from rlhf_jax.data import hh
+from rlhf_jax.data import hh, oracle, tokenizer
 from rlhf_jax.run import config
 from tests.contracts.conftest import ROOT
 
@@ -145,6 +145,27 @@ def test_an_unknown_half(refused, pipeline, tmp_path):
   line = refused('train_pm:smoke', f'--workdir={tmp_path}/w', f'--config.init={pipeline.path}/lm',
                  '--config.half=c')
   assert "config.half='c' is unknown: use a, b, or ''" in line
+  assert not (tmp_path / 'w').exists()
+
+
+def test_a_teacher_file_that_does_not_fit(refused, pipeline, tmp_path):
+  common = [f'--workdir={tmp_path}/w', f'--config.teacher={pipeline.path}/lm']
+  named = [*common, f'--config.teacher_file={pipeline.path}/policy/teacher.array_record']
+  line = refused('distill_context:smoke', *named, '--config.top_k=20')
+  assert 'keeps 50 log-probs a token and config.top_k is 20: set it to 50' in line
+  line = refused('distill_context:smoke', *common, f'--config.teacher_file={tmp_path}/nowhere')
+  assert f'{tmp_path}/nowhere: no teacher file here' in line
+  other = tmp_path / 'lm'                                    # a student that knows other tokens
+  shutil.copytree(pipeline.path / 'lm', other)
+  size = tokenizer.load(other / 'tokenizer.json').vocab_size
+  texts = [*oracle.training_texts(0), ' queuing fjords vex my glyph' * 99]
+  tokenizer.train(texts, size).save(other / 'tokenizer.json')
+  line = refused('distill_context:smoke', *named, f'--config.init={other}')
+  assert 'was made with another tokenizer than the student has' in line
+  line = refused('distill_context:smoke', *common, f'--config.init={other}')
+  assert f'{pipeline.path}/lm and {other} were trained with different tokenizers' in line
+  line = refused('distill_context:smoke', *common, '--config.generic_share=1.0')
+  assert 'config.generic_share=1.0 is no share of texts beside dialogues' in line
   assert not (tmp_path / 'w').exists()
 
 

@@ -4,8 +4,9 @@ import functools
 import numpy as np
 import pytest
 
-from experiments import train_pm, train_ppo
+from experiments import distill_context, train_pm, train_ppo
 from rlhf_jax.core import rundir
+from rlhf_jax.data import teacher_file
 from rlhf_jax.run import checkpoint, config, train
 
 
@@ -114,3 +115,41 @@ def test_a_preference_model_group_equals_single_runs(pipeline, tmp_path):
   for made, path in zip(configs, singles, strict=True):
     train_pm.run(made, path)
   assert_group_equals_singles(train_pm.run_group, configs, singles, tmp_path)
+
+
+def distilled(pipeline, path, **changes):
+  """The smoke distillation of the pipeline's language model."""
+  made = config.load('configs/distill_context.py:smoke')
+  for key, value in {'teacher': str(pipeline.path / 'lm'), **changes}.items():
+    config.override(made, key, value)
+  return distill_context.run(made, path)
+
+
+def test_distillation_resumes_and_learns_the_same_from_a_named_file(pipeline, tmp_path, monkeypatch):
+  """Killed after its checkpoint; and again with the file of the first run instead of a teacher."""
+  summary = distilled(pipeline, tmp_path / 'whole')
+  file = tmp_path / 'whole' / 'teacher.array_record'
+  read = teacher_file.read
+  def killed(file, index, *rest):
+    if read_at.append(index) or len(read_at) == 5:             # the held-out rows, then a batch a step
+      raise KeyboardInterrupt
+    return read(file, index, *rest)
+  read_at = []
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(teacher_file, 'read', killed)
+    distilled(pipeline, tmp_path / 'again')
+  made_at = (tmp_path / 'again' / 'teacher.array_record').stat().st_mtime_ns
+  distilled(pipeline, tmp_path / 'again')
+  distilled(pipeline, tmp_path / 'named', teacher_file=str(file), init=str(pipeline.path / 'lm'),
+            teacher='nowhere')
+  assert (tmp_path / 'again' / 'teacher.array_record').stat().st_mtime_ns == made_at
+  assert not (tmp_path / 'named' / 'teacher.array_record').exists()
+  for other in ('again', 'named'):
+    assert last_digest(tmp_path / 'whole') == last_digest(tmp_path / other)
+    assert ((tmp_path / 'whole' / 'metrics.jsonl').read_bytes()
+            == (tmp_path / other / 'metrics.jsonl').read_bytes())
+  assert last_digest(tmp_path / 'whole')[0] == 4
+  assert summary['kl_ratio'] == summary['kl_start'] / summary['kl_end']
+  low, high = sorted((summary['kl_dialogue_start'], summary['kl_generic_start']))
+  assert 0 < low < summary['kl_start'] < high
+  assert 150 < summary['file_bytes_per_token'] < 220     # 101 numbers of two bytes, packed

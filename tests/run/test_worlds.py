@@ -348,6 +348,17 @@ def test_other_pairs_are_encoded_with_groups_of_their_own(letters):
     f' e{END}', f' f{END}']
 
 
+def test_hh_generic_texts_are_pieces_of_the_plain_ones(hh_world, letters):
+  pieces = hh_world.generic(letters, 100, 3)
+  texts = sorted(letters.decode(ids) for ids in pieces)
+  for text in PLAIN:
+    ids = letters.encode(text)
+    for at in range(0, len(ids), 3):
+      texts.remove(letters.decode(ids[at:at + 3]))
+  assert texts == [] and len(pieces) > 3
+  assert hh_world.generic(letters, 2, 3) == pieces[:2]          # shuffled once, then cut
+
+
 def test_hh_an_answer_that_does_not_fit_is_an_error_or_its_pair_is_left_out(
     hh_data, hh_world, letters, capsys):
   made, _ = hh_world.comparisons(letters, None)
