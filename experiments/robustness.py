@@ -40,8 +40,8 @@ def run(config, workdir):
   for size in dict.fromkeys((*config.policies, *config.judges, config.sampler)):
     pretrain_lm.run(stage(config, 'lm', model=model(size)), folder('lm', size))
   for size in dict.fromkeys((*config.policies, config.sampler)):
-    distill_context.run(stage(config, 'policy', model=model(size), teacher=folder('lm', size)),
-                        folder('policy', size))
+    distill_context.run(stage(config, 'policy', model=model(size), teacher=folder('lm', size),
+                              init=folder('lm', size)), folder('policy', size))
   judges = list(itertools.product(config.judges, config.comparisons))
   for (size, count), half in itertools.product(judges, config.halves):
     data = changed('data', 'comparisons', count)

@@ -111,7 +111,7 @@ def test_another_tokenizer(refused, pipeline, tmp_path):
   (tmp_path / 'pm' / 'tokenizer.json').write_text(json.dumps(tokenizer))
   line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', stages(pipeline)[0],
                  f'--config.preference_model={tmp_path}/pm')
-  assert 'config.policy and config.preference_model were trained with different tokenizers' in line
+  assert f'the policy and {tmp_path}/pm were trained with different tokenizers' in line
   assert not (tmp_path / 'w').exists()
 
 
