@@ -65,7 +65,8 @@ def sweep_rates():
 
 
 def sweep_tension():
-  """Helpful shares of the training prompts, three seeds each, in one compiled program."""
+  """Helpful shares of the training prompts, three seeds each, in one compiled program: with more
+  helpful prompts fewer benign requests are refused, and a few more harmful ones are met."""
   return [{'group': 'tension', 'ppo.helpful_share': share, 'seed': seed}
           for share in (0.25, 0.5, 0.75) for seed in range(3)]
 

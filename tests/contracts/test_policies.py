@@ -44,6 +44,7 @@ def test_elo_refuses_what_is_not_there(pipeline, tmp_path, policies, anchor, say
   assert not (tmp_path / 'elo').exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_over_the_helpful_share_in_one_program(pipeline, tmp_path, monkeypatch):
   """Two shares side by side: what is measured agrees with itself, and the prompts differ."""
   points = [{'group': 'one', 'variant': 'smoke', 'ppo.helpful_share': share} for share in (0.25, 1.0)]
