@@ -22,6 +22,8 @@ def run(config, workdir):
   if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
     build.mesh(config)
     worlds.make(config.data)
+    if config.seeds < 2:
+      raise ValueError(f'config.seeds={config.seeds} gives no interval: use 2 or more')
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
   seeds, (train_half, *test_halves) = range(config.seeds), config.halves

@@ -650,8 +650,6 @@ MUTANTS = [
     Mutant(ROBUSTNESS, 'np.log([_parameters(j) for j in judges])',
            '([_parameters(j) for j in judges])',
            TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
-    Mutant(FITS, 'values.std(ddof=1) / np.sqrt(count)', 'values.std(ddof=1)',
-           TEST_ROBUSTNESS + 'intervals_over_seeds_are_students'),
 
     Mutant(PM_SCORE, 'column_T[None] + 1, 0)', 'column_T[None], 0)',
            TEST_PM_SCORE + 'it_stands_in_the_first_free_column'),

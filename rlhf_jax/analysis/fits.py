@@ -8,7 +8,6 @@ take the scatter about the fit as independent noise. KL in nats per sequence.
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 _ROUNDING = 1e-3                              # nats: an exact KL may fall this far below 0
 _EXPONENTS = np.arange(1, 3001) / 1000
@@ -104,17 +103,6 @@ def sqrt_kl_report(kl, reward):
   fit, power = sqrt_kl(kl, gain), power_law(kl, gain)
   return dict(zip(names, (fit.slope, fit.intercept, fit.r2, linear(kl, gain).r2,
                           power.exponent, power.low, power.high), strict=True))
-
-
-def mean_interval(values):
-  """(mean, low, high): Student's 95% interval over independent repetitions, such as seeds; infinite
-  where there is one alone."""
-  values, = _finite(values=values)
-  mean, count = values.mean(), len(values)
-  if count < 2:
-    return float(mean), -np.inf, np.inf
-  half = stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count)
-  return float(mean), float(mean - half), float(mean + half)
 
 
 def accuracy_law(params, data, accuracy):

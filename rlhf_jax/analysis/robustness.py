@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlhf_jax.analysis import figures, fits, report, tables
+from rlhf_jax.analysis.seeds import interval
 from rlhf_jax.core import rundir
 from rlhf_jax.models import sizes
 
@@ -88,7 +89,7 @@ def cell(runs):
   row = {'seeds': len(runs), 'gain / error, least': min(r.gain_errors for r in runs),
          'KL, end': kl[-1], **law}
   if runs[0].gap is not None:
-    grew = fits.mean_interval([growth(r.gap) for r in runs])
+    grew = interval([growth(r.gap) for r in runs])
     row |= dict(zip(('gap grew', 'gap, low', 'gap, high'), grew, strict=True))
   if runs[0].true_reward is not None:
     row |= turning_point(runs)
@@ -105,8 +106,8 @@ def turning_point(runs):
   """Where hard optimisation stops to pay: KL at the highest true reward, that reward, and what is
   lost from there to the end. A run that never turns has its peak at the end."""
   peak = [int(np.argmax(r.true_reward)) for r in runs]
-  kl = fits.mean_interval([r.kl[p] for r, p in zip(runs, peak, strict=True)])
-  lost = fits.mean_interval([r.true_reward[p] - r.true_reward[-1]
+  kl = interval([r.kl[p] for r, p in zip(runs, peak, strict=True)])
+  lost = interval([r.true_reward[p] - r.true_reward[-1]
                              for r, p in zip(runs, peak, strict=True)])
   return {'KL at peak': kl[0], 'KL, low': kl[1], 'KL, high': kl[2],
           'peak': float(np.mean([r.true_reward[p] for r, p in zip(runs, peak, strict=True)])),
@@ -133,8 +134,8 @@ def gap_by_judge(runs):
   slope = None
   if len(judges) > 1:
     x = np.log([_parameters(j) for j in judges])
-    slope = fits.mean_interval(np.polyfit(x, gap_JS, 1)[0])
-  return kl, dict(zip(judges, map(fits.mean_interval, gap_JS), strict=True)), slope
+    slope = interval(np.polyfit(x, gap_JS, 1)[0])
+  return kl, dict(zip(judges, map(interval, gap_JS), strict=True)), slope
 
 
 def slopes(runs, judge):
@@ -145,7 +146,7 @@ def slopes(runs, judge):
     early = fits.early_part(run.score)
     if run.judge == judge and early.sum() > 2:
       found.setdefault(run.policy, []).append(fits.sqrt_kl(run.kl[early], run.score[early]).slope)
-  return {policy: fits.mean_interval(values) for policy, values in found.items()}
+  return {policy: interval(values) for policy, values in found.items()}
 
 
 # ----------------------------------------------------------------------------------------- report

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from rlhf_jax.analysis import fits, robustness
+from rlhf_jax.analysis import robustness
 from rlhf_jax.core import rundir
 
 KL = np.linspace(0, 4, 41)
@@ -106,10 +106,3 @@ def test_the_report_shows_every_cell(study):
 def test_growth_is_of_the_last_over_the_first_tenth():
   assert robustness.growth(np.array([1.0, 2.0] + [7.0] * 16 + [3.0, 5.0])) == pytest.approx(2.5)
   assert robustness.growth(np.array([1.0, 5.0])) == pytest.approx(4)
-
-
-def test_intervals_over_seeds_are_students():
-  mean, low, high = fits.mean_interval([1.0, 2.0, 6.0])
-  # sd 2.6458, standard error 1.5275, t with 2 degrees of freedom 4.3027
-  assert (mean, low, high) == pytest.approx((3, 3 - 6.5725, 3 + 6.5725), rel=1e-4)
-  assert fits.mean_interval([2.0]) == (2.0, -np.inf, np.inf)
