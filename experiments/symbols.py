@@ -97,11 +97,11 @@ def write(config, workdir):
   accuracy = {order: np.stack([m['eval/accuracy'] for m in made]) for order, made in runs.items()}
   curves = {order: seeds.interval(value_SN) for order, value_SN in accuracy.items()}
   gaps = {f'{a} - {b}': seeds.interval(accuracy[a] - accuracy[b]) for a, b in COMPARED}
-  shown = np.unique([0, *2 ** np.arange(len(pairs).bit_length() - 1), len(pairs) - 1])
+  shown = np.unique([0, *2 ** np.arange((len(pairs) - 1).bit_length()), len(pairs) - 1])
   means, differences = ([{'pairs': int(pairs[i])} | {k: text(v, i) for k, v in table.items()}
                          for i in shown] for table, text in (
     (curves, lambda v, i: v.mean[i]),
-    (gaps, lambda v, i: f'{v.mean[i]:+.3f} [{v.low[i]:+.3f}, {v.high[i]:+.3f}]')))
+    (gaps, lambda v, i: f'{v.mean[i]:+.3f} ± {v.high[i] - v.mean[i]:.3f}')))
   print(tables.text_table(means), tables.text_table(differences), sep='\n\n')
   figure = figures.learning_curves(pairs, curves, 'pairs of the true order',
                                    'accuracy on held-out pairs')
