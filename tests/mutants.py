@@ -892,8 +892,6 @@ MUTANTS = [
     Mutant(WORLDS, '[round(n * helpful_share), n - round(n * helpful_share)]',
            '[n - round(n * helpful_share), round(n * helpful_share)]',
            TEST_WORLDS + 'the_helpful_share_of_training_prompts_is_exact'),
-    Mutant(WORLDS, 'found[np.sort(np.concatenate(rows))]', 'found[np.concatenate(rows)]',
-           TEST_WORLDS + 'the_helpful_share_of_training_prompts_is_exact'),
     Mutant(WORLDS, '(have >= wanted).all()', '(have >= wanted).any()',
            TEST_WORLDS + 'the_helpful_share_of_training_prompts_is_exact'),
     Mutant(WORLDS, 'number = SPLITS.index(name)', 'number = len(made)',
