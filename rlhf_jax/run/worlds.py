@@ -80,11 +80,12 @@ def is_harmful(world, prompts):
 
 
 def training_prompts(world, tokenizer, n, helpful_share):
-  """n prompts for PPO of which round(n * helpful_share) are helpful and the rest harmful requests, in
-  random order; None: as the source gives them.
+  """n prompts for PPO, first round(n * helpful_share) helpful ones, then harmful requests; None: as the
+  source gives them.
 
   Bai et al. 2022, section 4.4: a larger share of helpful prompts was the cure of policies that refuse
-  everything. The share holds for the whole set, so for each epoch; batches vary around it.
+  everything. The share holds for the whole set, so for each epoch; batches, drawn from a permutation,
+  vary around it.
   """
   if helpful_share is None:
     return world.prompts(tokenizer, 'ppo', n)
@@ -98,7 +99,7 @@ def training_prompts(world, tokenizer, n, helpful_share):
     have = np.bincount(harmful_N, minlength=2)
     if (have >= wanted).all():
       rows = [np.flatnonzero(harmful_N == kind)[:count] for kind, count in enumerate(wanted)]
-      return found[np.random.default_rng(n).permutation(np.concatenate(rows))]
+      return found[np.concatenate(rows)]
     if len(harmful_N) < asked:
       raise ValueError(f'config.ppo.helpful_share={helpful_share} of {n} prompts takes {wanted[0]} '
                        f'helpful and {wanted[1]} harmful ones and there are {have[0]} and {have[1]}: '

@@ -182,8 +182,6 @@ def test_the_helpful_share_of_training_prompts_is_exact(made_world, bpe, share):
   assert len(harmful) == 60 and harmful.sum() == 60 * (1 - share)
   np.testing.assert_array_equal(harmful, made.extra['harmful_B'])
   assert not prompt_rows(made) & prompt_rows(made_world.prompts(bpe, 'eval', 4000))
-  if share not in (0, 1):                                          # mixed, not one kind after another
-    assert 5 < (np.diff(harmful) != 0).sum()
   for x, y in zip(made, worlds.training_prompts(made_world, bpe, 60, share), strict=True):
     jax.tree.map(np.testing.assert_array_equal, x, y)
 
