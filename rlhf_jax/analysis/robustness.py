@@ -152,8 +152,20 @@ def slopes(runs, judge):
 # ----------------------------------------------------------------------------------------- report
 
 _CELL = ('policy', 'judge', 'comparisons')
-_LAW = ('seeds', 'gain / error, least', 'KL, end', 'slope', 'intercept', 'r2', 'r2_kl', 'exponent',
-        'exponent_low', 'exponent_high')
+_LAW = ('seeds', 'gain / error, least', 'KL, end', 'slope', 'r2', 'r2_kl', 'exponent')
+_TURN = ('gap grew', 'KL at peak', 'peak', 'lost after')
+_INTERVALS = {'exponent': ('exponent_low', 'exponent_high'), 'gap grew': ('gap, low', 'gap, high'),
+              'KL at peak': ('KL, low', 'KL, high'), 'lost after': ('lost, low', 'lost, high')}
+
+
+def _shown(row, names):
+  """The named columns of a cell, a number with its interval as one text."""
+  made = {name: row[name] for name in (*_CELL, *names) if name in row}
+  for name in made.keys() & _INTERVALS.keys():
+    low, high = (row[end] for end in _INTERVALS[name])
+    if made[name] is not None:
+      made[name] = f'{made[name]:.3f} [{low:.3f}, {high:.3f}]'
+  return made
 
 
 def write(path):
@@ -167,8 +179,7 @@ def write(path):
     kl, gaps, slope = gap_by_judge(runs)
     summary['gap'] = {'kl': kl, 'by_judge': gaps, 'slope': slope,
                       'grew_in': float(np.mean([growth(r.gap) > 0 for r in runs]))}
-  laws, turns = ([{k: v for k, v in row.items() if k in (*_CELL, *names)} for row in rows]
-                 for names in (_LAW, set(rows[0]) - set(_LAW)))
+  laws, turns = ([_shown(row, names) for row in rows] for names in (_LAW, _TURN))
   print(f'{tables.text_table(laws)}\n\n{tables.text_table(turns)}')
   rundir.write_summary(path, summary)
   sections = [report.Section('In numbers', paragraphs=[
