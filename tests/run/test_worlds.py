@@ -429,8 +429,10 @@ def test_hh_prompts_of_ppo_and_eval_are_apart(hh_data, hh_world, letters, capsys
 
 def test_hh_comparisons_as_a_policy_ranks_them(hh_world, letters):
   policy, mesh = SimpleNamespace(model=None, tokenizer=letters), meshes.make(8)     # it samples nothing
-  made, width, texts = comparisons.ranked(14, policy, hh_world, mesh), hh_world.prompt_width, []
+  width, texts = 24, []                                            # less than most prompts
+  made = comparisons.ranked(14, policy, hh_world._replace(prompt_width=width), mesh)
   test = hh_world.comparisons(letters, None, {'test': 14})[0]['test']
+  assert max(map(len, test.prompt)) > width
   for kind, sides in made.items():
     for side, (tokens, valid) in sides.items():
       assert tokens.shape == valid.shape and (np.diff(valid[:, :width]) >= 0).all()
