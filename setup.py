@@ -9,6 +9,7 @@ setup(
   python_requires='>=3.11',
   install_requires=[
     'jax', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'ml-collections',
+    'array_record',    # the teacher's file of context distillation
     'tokenizers',      # byte-level BPE
     'scipy',           # fits and baselines
     'tqdm',            # progress bars with time left
