@@ -15,8 +15,6 @@ from rlhf_jax.analysis import figures, report, tables
 from rlhf_jax.core import rundir
 from rlhf_jax.core.random import key_for
 from rlhf_jax.feedback import elo
-from rlhf_jax.models import heads
-from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import build, sample, worlds
 from rlhf_jax.run.config import main, to_dict
 from rlhf_jax.run.train import Clock, finish
@@ -27,7 +25,7 @@ def run(config, workdir):
   mesh, world, clock = build.mesh(config), worlds.make(config.data), Clock()
   names = config.policies.split(',')
   policies = [build.policy(name, mesh) for name in names]
-  judge = build.role(config.preference_model, mesh, heads.scalar)
+  judge, score = build.judge(config.preference_model, mesh)
   for name, policy in zip(names, policies, strict=True):
     build.check_same_tokenizer(policy, judge, (name, 'config.preference_model'))
   if not 0 <= config.anchor < len(names):
@@ -37,7 +35,6 @@ def run(config, workdir):
     return rundir.read_summary(workdir)
   tokenizer = judge.tokenizer
   prompts = world.prompts(tokenizer, 'eval', config.prompts)
-  score = preference_model(judge.model, tokenizer.eoc_id)
   score_NP, reward_NP = [], []
   for i, policy in enumerate(policies):
     made = sample.answers(policy, prompts, 1, world.answer_width, mesh,
