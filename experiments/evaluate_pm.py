@@ -65,7 +65,7 @@ def run(config, workdir):
 def recorded(config):
   """The config of the model's run, with one training comparison: they are not read here."""
   trained = ConfigDict(rundir.read_config(config.preference_model))
-  trained.data.comparisons = 1
+  trained.data.comparisons, trained.take, trained.harmful_share = 1, 0, None
   if config.policy:
     trained.policy = config.policy
   if config.data_dir and 'dir' in trained.data:

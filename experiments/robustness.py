@@ -8,13 +8,12 @@ half and scored along the way by those of the second. Every stage is an ordinary
 its own, so an interrupted study resumes; report.html and summary.json come from the folders alone.
 """
 import itertools
-import pathlib
 
-from experiments import distill_context, pretrain_lm, train_pm, train_ppo
+from experiments import pm_study, train_pm, train_ppo
 from rlhf_jax.analysis import robustness
 from rlhf_jax.core import rundir
 from rlhf_jax.run import build, worlds
-from rlhf_jax.run.config import main, stage, to_dict
+from rlhf_jax.run.config import main, section, stage, to_dict
 
 
 def run(config, workdir):
@@ -28,34 +27,22 @@ def run(config, workdir):
     return rundir.read_summary(workdir)
   seeds, (train_half, *test_halves) = range(config.seeds), config.halves
 
-  def folder(*name):
-    return str(pathlib.Path(workdir) / '-'.join(str(part) for part in name if part != ''))
-
-  def changed(section, key, value):
-    made = config[section].copy_and_resolve_references()
-    made[key] = value
-    return made
-
-  def model(size):
-    return changed('model', 'name', size)
-
-  for size in dict.fromkeys((*config.policies, *config.judges, config.sampler)):
-    pretrain_lm.run(stage(config, 'lm', model=model(size)), folder('lm', size))
-  for size in dict.fromkeys((*config.policies, config.sampler)):
-    distill_context.run(stage(config, 'policy', model=model(size), teacher=folder('lm', size),
-                              init=folder('lm', size)), folder('policy', size))
+  folder = pm_study.folders(workdir)
+  pm_study.language_models(config, (*config.policies, *config.judges, config.sampler), folder)
+  pm_study.policies(config, (*config.policies, config.sampler), folder)
   judges = list(itertools.product(config.judges, config.comparisons))
   for (size, count), half in itertools.product(judges, config.halves):
-    data = changed('data', 'comparisons', count)
+    data = section(config, 'data', comparisons=count)
     train_pm.run_group(
-      [stage(config, 'pm', seed=seed, model=model(size), data=data, half=half,
+      [stage(config, 'pm', seed=seed, model=section(config, 'model', name=size), data=data, half=half,
              init=folder('lm', size), policy=folder('policy', config.sampler)) for seed in seeds],
       [folder('pm', size, count, half, seed) for seed in seeds])
   for policy, (size, count), seed in itertools.product(config.policies, judges, seeds):
     tests = tuple(folder('pm', *judge, half, seed) for judge in judges for half in test_halves)
     train_ppo.run(
-      stage(config, 'ppo', seed=seed, model=model(policy), policy=folder('policy', policy),
-            preference_model=folder('pm', size, count, train_half, seed), test_models=tests),
+      stage(config, 'ppo', seed=seed, model=section(config, 'model', name=policy),
+            policy=folder('policy', policy), test_models=tests,
+            preference_model=folder('pm', size, count, train_half, seed)),
       folder('ppo', policy, size, count, seed))
   summary = robustness.write(workdir)
   rundir.mark_done(workdir)

@@ -34,7 +34,7 @@ def run_group(configs, workdirs):
   config = configs[0]
   mesh = build.mesh(config, config.batch_size, config.sample_batch)
   step.check_parts(config.batch_size, config.microbatches)
-  comparisons.check_half(config.half)
+  comparisons.check(config)
   (base, trained_head), world = build.body_and_head(config.init, mesh), worlds.make(config.data)
   build.check_same_model(config, config.init)
   body, tokenizer = base.model, base.tokenizer
@@ -43,7 +43,8 @@ def run_group(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
   clock, ids = Clock(), (build.eoc_id(config, tokenizer), tokenizer.pad_id)
   data, facts = comparisons.load(config, base, world, mesh)
-  host, per_epoch = comparisons.source(data['train'], config, *ids)
+  harmful_N = worlds.is_harmful(world, data['train'])
+  host, per_epoch = comparisons.source(data['train'], harmful_N, config, *ids)
   held, steps = comparisons.held_out(data['validation'], config, *ids), per_epoch * config.epochs
 
   loss = preference.make_loss(
@@ -76,12 +77,13 @@ def run_group(configs, workdirs):
     scores = comparisons.scores(score, params, data['test'], c, *ids, mesh)
     np.savez(f'{w}/test_scores.npz', chosen=scores[0], rejected=scores[1],
              group=data['test'].group_N)
-    summary = evals.summary(scores, data, world.groups, c.baselines) | facts | {
+    summary = evals.summary(scores, data, world.groups, worlds.is_harmful(
+      world, data['test']), c.baselines) | facts | {
       'comparisons': len(data['train'].prompt), 'wall_seconds': clock()}
     low, high = summary['accuracy_interval']
     ceiling = f", ceiling {facts['ceiling']:.3f}" if 'ceiling' in facts else ''
-    finish(w, summary, f"accuracy {summary['accuracy']:.3f} [{low:.3f}, {high:.3f}]{ceiling}, "
-           + ', '.join(f'{k} {v:.3f}' for k, v in summary['baselines'].items())
+    finish(w, summary, f"accuracy {summary['accuracy']:.3f} [{low:.3f}, {high:.3f}]{ceiling}"
+           + ''.join(f', {k} {v:.3f}' for k, v in summary['baselines'].items())
            + f' ({clock():.0f} s)')
     summaries.append(summary)
   return summaries

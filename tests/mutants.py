@@ -1170,7 +1170,7 @@ MUTANTS = [
     Mutant(COMPARISONS, "('helpful', ~harmful_N), ('harmful', harmful_N)",
            "('helpful', harmful_N), ('harmful', ~harmful_N)",
            TEST_WORLDS + 'hh_comparisons_as_a_policy_ranks_them'),
-    Mutant(WORLDS, 'group_N == len(world.groups) - 1', 'group_N == len(world.groups) - 2',
+    Mutant(WORLDS, 'world.groups.index(world.harmful)', 'world.groups.index(world.harmful) - 1',
            TEST_WORLDS + 'the_helpful_share_of_training_prompts_is_exact'),
     Mutant(WORLDS, '[round(n * helpful_share), n - round(n * helpful_share)]',
            '[n - round(n * helpful_share), round(n * helpful_share)]',

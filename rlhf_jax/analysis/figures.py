@@ -243,9 +243,9 @@ def training(x, panels, x_label='samples'):
 
 
 @style.styled
-def lines(panels, x_label, y_label, marker='o'):
+def lines(panels, x_label, y_label, marker='o', log=False):
   """Panels side by side on one scale; panels: title -> {line name: (x, y)} or (x, y, low, high), the
-  last two a band. A name has one colour throughout."""
+  last two a band. A name has one colour throughout. log: x is logarithmic."""
   panels = {title: named for title, named in panels.items() if named}
   if not panels:
     return None
@@ -257,7 +257,7 @@ def lines(panels, x_label, y_label, marker='o'):
       axis.plot(x, y, color=colours[name], marker=marker, markersize=3, linewidth=1.2)
       if band:
         axis.fill_between(x, *band, color=colours[name], alpha=0.15, linewidth=0)
-    axis.set(title=title, xlabel=x_label)
+    axis.set(title=title, xlabel=x_label, xscale='log' if log else 'linear')
   axes[0].set_ylabel(y_label)
   for axis, named in zip(axes, panels.values(), strict=True):         # once the common scale is known
     style.end_labels(axis, [(y[-1], name, colours[name]) for name, (_, y, *_) in named.items()])

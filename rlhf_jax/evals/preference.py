@@ -81,8 +81,9 @@ def length_controlled(correct_N, chosen_length_N, rejected_length_N, bins=5):
           **{f'accuracy_{k}': float(v.mean()) if len(v) else None for k, v in sides.items()}}
 
 
-def summary(scores, data, groups, with_baselines=True):
-  """Accuracy with its 95% interval, the baselines and their paired differences, and all by subset.
+def summary(scores, data, groups, harmful_N, with_baselines=True):
+  """Accuracy with its 95% interval, the baselines and their paired differences, and all by subset and
+  by side: helpful or harmful requests, as far as there are any.
 
   scores: (chosen_N, rejected_N) on data['test']. data: 'train', 'validation', 'test', each with
   chosen_text, rejected_text and group_N. Test is read once, here; choices use validation.
@@ -94,7 +95,9 @@ def summary(scores, data, groups, with_baselines=True):
   result = {'accuracy': accuracy, 'accuracy_interval': [low, high],
             'baselines': {k: float(v.mean()) for k, v in compared.items()},
             'advantage': {k: dict(zip(('difference', 'stderr'), baselines.paired_difference(
-              model_N, v), strict=True)) for k, v in compared.items()}, 'subsets': {}}
+              model_N, v), strict=True)) for k, v in compared.items()},
+            'sides': {side: rate(model_N[here]) for side, here in (
+              ('helpful', ~harmful_N), ('harmful', harmful_N)) if here.any()}, 'subsets': {}}
   for g in np.unique(test.group_N):
     here = test.group_N == g
     result['subsets'][groups[g]] = rate(model_N[here]) | {

@@ -15,8 +15,8 @@ from rlhf_jax.models import decode, heads, sizes, transformer
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import checkpoint
 
-MAY_VARY = ('seed', 'order', 'optimizer.learning_rate', 'ppo.kl_coef', 'ppo.kl_target',
-            'ppo.kl_stop', 'ppo.helpful_share')          # inside one compiled program
+MAY_VARY = ('seed', 'order', 'optimizer.learning_rate', 'harmful_weight', 'ppo.kl_coef',
+            'ppo.kl_target', 'ppo.kl_stop', 'ppo.helpful_share')          # inside one compiled program
 
 
 class Role(NamedTuple):

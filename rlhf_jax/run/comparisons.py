@@ -28,7 +28,35 @@ def load(config, base, world, mesh):
   data, facts = world.comparisons(base.tokenizer, sampler)
   if config.half:
     data['train'] = half(data['train'], config.half)
+  data['train'] = mix(data['train'], worlds.is_harmful(world, data['train']), config.harmful_share,
+                      config.take)
   return data, facts
+
+
+def check(config):
+  """Refuses settings of the comparisons that cannot be met, before anything is written."""
+  check_half(config.half)
+  if config.harmful_share is not None and not (0 <= config.harmful_share <= 1 and config.take > 0):
+    raise ValueError(f'config.harmful_share={config.harmful_share} of config.take={config.take} '
+                     'training comparisons: use a share from 0 to 1 and how many in all')
+  if config.harmful_weight < 0:
+    raise ValueError(f'config.harmful_weight={config.harmful_weight}: a weight is 0 or more')
+
+
+def mix(data, harmful_N, share, take):
+  """The first `take` comparisons, 0 for all; with a share, round(take * share) of them on harmful
+  requests. Bai et al. 2022, figure 19: the total is fixed, so that only the mixture changes."""
+  if share is None:
+    wanted = {'comparisons': (np.arange(len(data.prompt)), take or len(data.prompt))}
+  else:
+    harmful = round(take * share)
+    wanted = {'harmful comparisons': (np.flatnonzero(harmful_N), harmful),
+              'helpful comparisons': (np.flatnonzero(~harmful_N), take - harmful)}
+  for kind, (rows, count) in wanted.items():
+    if len(rows) < count:
+      raise ValueError(f'{count} {kind} are asked for and there are {len(rows)}: lower config.take or '
+                       'raise config.data.comparisons')
+  return data[np.sort(np.concatenate([rows[:count] for rows, count in wanted.values()]))]
 
 
 def check_half(name):
@@ -81,8 +109,12 @@ def batch(data, bucket, eoc_id, pad_id):
     index_B=bucket.index_B.astype(np.int32))
 
 
-def source(data, config, eoc_id, pad_id):
-  """(host(config, i) -> PreferenceBatch, batches an epoch): every comparison once an epoch."""
+def source(data, harmful_N, config, eoc_id, pad_id):
+  """(host(config, i) -> PreferenceBatch, batches an epoch): every comparison once an epoch.
+
+  `config.harmful_weight` is lambda in L_helpful + lambda L_harmless of Bai et al. 2022, figure 27, for
+  the pair loss; the step divides by the sum of weights, so the size of an update stays.
+  """
   length_N = _lengths(data)
 
   @functools.lru_cache(maxsize=64)
@@ -92,7 +124,9 @@ def source(data, config, eoc_id, pad_id):
   per_epoch = len(plan(config.seed, 0))
   def host(config, i):
     epoch, at = divmod(i, per_epoch)
-    return batch(data, plan(config.seed, epoch)[at], eoc_id, pad_id)
+    made = batch(data, plan(config.seed, epoch)[at], eoc_id, pad_id)
+    factor_B = np.where(harmful_N[made.index_B], config.harmful_weight, 1).astype(np.float32)
+    return made.replace(weight_B=made.weight_B * factor_B)
   return host, per_epoch
 
 

@@ -149,6 +149,13 @@ def stage(config, name, **changes):
   return made
 
 
+def section(config, which, /, **changes):
+  """A copy of one section of a config with `changes`."""
+  made = config[which].copy_and_resolve_references()
+  made.update(changes)
+  return made
+
+
 def to_dict(config):
   """A plain, JSON-ready dictionary of a config."""
   return ml_collections.ConfigDict(config).to_dict()

@@ -30,8 +30,8 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
 
   init(config, key) -> params; host and device as in `build.source`; evaluate(state, frozen) ->
   dictionary of scalars, jitted here and written as `eval/...` every `config.eval_every` of the
-  `steps` updates. watch(config, workdir): as in `hooks.writer`. The start is saved too, so that a run
-  that breaks early has a good checkpoint.
+  `steps` updates, or at those updates where it is a tuple. watch(config, workdir): as in
+  `hooks.writer`. The start is saved too, so that a run that breaks early has a good checkpoint.
   """
   config, several = configs[0], len(configs) > 1
   frozen = {} if frozen is None else frozen
@@ -95,8 +95,9 @@ def _restore(managers, workdirs, state, shardings, several):
 
 
 def _each(every, last):
-  """Every so many steps, and the last one."""
-  return [*range(every, last, every), last]
+  """Every so many steps, or the steps themselves; and the last one."""
+  steps = range(every, last, every) if isinstance(every, int) else every
+  return [*(step for step in steps if step < last), last]
 
 
 def _evaluator(evaluate, configs, workdirs, frozen, state, start, last):

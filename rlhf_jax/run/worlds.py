@@ -39,7 +39,7 @@ class World(NamedTuple):
   'test'} and a dictionary of facts, where sizes = {split: count} stands for those of the config;
   reward and refusal: None, or (tokenizer) -> Score of the truth. sampler: None or
   (tokens_NP, valid_NP, seed) -> (answer tokens_NKT, mask_NKT), two answers each. groups: names of
-  group_N, the last that of harmful requests."""
+  group_N; harmful: the one of requests that ask for harm, None where there is none."""
   texts: Callable
   documents: Callable
   context: Callable
@@ -50,6 +50,7 @@ class World(NamedTuple):
   reward: Callable | None
   refusal: Callable | None
   groups: tuple
+  harmful: str | None
   prompt_width: int
   answer_width: int
 
@@ -76,7 +77,7 @@ def truths(world, tokenizer):
 
 def is_harmful(world, prompts):
   """bool [N]: the requests that ask for harm; in the published data, those of red-teaming."""
-  return prompts.group_N == len(world.groups) - 1
+  return prompts.group_N == (world.groups.index(world.harmful) if world.harmful else -1)
 
 
 def training_prompts(world, tokenizer, n, helpful_share):
@@ -154,7 +155,8 @@ def oracle_world(data):
       oracle_tokens.codec(tokenizer), data.documents, data.seed),
     context=lambda tokenizer: oracle_tokens.codec(tokenizer).context,
     dialogues=dialogues, generic=generic, prompts=prompts, comparisons=comparisons, reward=reward,
-    refusal=refusal, groups=(*oracle.FAMILIES, 'harmful'), prompt_width=oracle_tokens.PROMPT_TOKENS,
+    refusal=refusal, groups=(*oracle.FAMILIES, 'harmful'), harmful='harmful',
+    prompt_width=oracle_tokens.PROMPT_TOKENS,
     answer_width=oracle_tokens.ANSWER_TOKENS)
 
 
@@ -248,7 +250,8 @@ def hh_world(data):
   return World(
     texts=texts, documents=documents, context=lambda tokenizer: tokenizer.encode(HH_CONTEXT),
     dialogues=dialogues, generic=generic, prompts=prompts, comparisons=comparisons, reward=None,
-    refusal=None, groups=hh.SUBSETS, prompt_width=data.prompt_width, answer_width=data.answer_width)
+    refusal=None, groups=hh.SUBSETS, harmful='harmless-base',
+    prompt_width=data.prompt_width, answer_width=data.answer_width)
 
 
 def encode_dialogues(tokenizer, texts, closed):
@@ -303,7 +306,8 @@ def pmp_world(data):
     texts=texts, documents=lambda tokenizer: [[*ids, tokenizer.end_id]
                                               for ids in tokenizer.encode_batch(texts())],
     context=no_dialogues, dialogues=no_dialogues, generic=no_dialogues, prompts=no_dialogues,
-    comparisons=comparisons, reward=None, refusal=None, groups=groups, prompt_width=0, answer_width=0)
+    comparisons=comparisons, reward=None, refusal=None, groups=groups, harmful=None,
+    prompt_width=0, answer_width=0)
 
 
 # ----------------------------------------------------------------------- what published data share

@@ -107,7 +107,8 @@ def test_a_stratum_without_both_halves_is_not_counted():
 def test_summary_is_put_together_from_the_test_comparisons(data):
   rng = np.random.default_rng(3)
   chosen, rejected = rng.integers(0, 3, (2, 40)).astype(np.float32)
-  result = preference.summary((chosen, rejected), data, GROUPS)
+  harmful_N = np.arange(40) % 5 == 0
+  result = preference.summary((chosen, rejected), data, GROUPS, harmful_N)
   right = np.where(chosen > rejected, 1, np.where(chosen < rejected, 0, 0.5))
   assert result['accuracy'] == pytest.approx(right.mean())
   assert result['accuracy_interval'] == pytest.approx(list(baselines.accuracy_interval(right)[1:]))
@@ -123,6 +124,8 @@ def test_summary_is_put_together_from_the_test_comparisons(data):
     gap = right - correct
     assert result['advantage'][name]['difference'] == pytest.approx(gap.mean())
     assert result['advantage'][name]['stderr'] == pytest.approx(gap.std(ddof=1) / np.sqrt(40))
+  for side, here in (('helpful', ~harmful_N), ('harmful', harmful_N)):
+    assert result['sides'][side] == preference.rate(right[here])
   for g, name in enumerate(GROUPS):
     here, part = test.group_N == g, result['subsets'][name]
     assert part['count'] == 20 and part['accuracy'] == pytest.approx(right[here].mean())
@@ -132,6 +135,8 @@ def test_summary_is_put_together_from_the_test_comparisons(data):
 
 def test_a_group_without_test_comparisons_is_left_out_and_baselines_can_be(data):
   test = SimpleNamespace(chosen_text=['a'], rejected_text=['b'], group_N=np.array([1]))
-  result = preference.summary(([1.], [0.]), {**data, 'test': test}, GROUPS, with_baselines=False)
-  assert list(result['subsets']) == ['blue'] and result['baselines'] == result['advantage'] == {}
+  result = preference.summary(([1.], [0.]), {**data, 'test': test}, GROUPS, np.array([True]),
+                              with_baselines=False)
+  assert list(result['sides']) == ['harmful'] and list(result['subsets']) == ['blue']
+  assert result['baselines'] == result['advantage'] == {}
   assert result['accuracy'] == 1

@@ -2,6 +2,7 @@
 the comparisons."""
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from rlhf_jax.data.batches import Bucket
 from rlhf_jax.data.pairs import Comparisons
@@ -53,3 +54,41 @@ def test_a_half_depends_on_the_prompt_alone():
   for name in 'ab':
     there = {tuple(p) for p in comparisons.half(many, name).prompt}
     assert {tuple(p) for p in comparisons.half(few, name).prompt} == there & {(5, 6), (7,)}
+
+
+def test_a_mixture_has_its_share_of_a_fixed_total():
+  data, harmful_N = made([[i] for i in range(20)]), np.arange(20) % 4 == 0
+  part = comparisons.mix(data, harmful_N, 0.25, 8)
+  assert part.group_N.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]     # the first of each kind, in order
+  assert comparisons.mix(data, harmful_N, 1.0, 3).group_N.tolist() == [0, 4, 8]
+  assert comparisons.mix(data, harmful_N, 0.0, 3).group_N.tolist() == [1, 2, 3]
+  assert comparisons.mix(data, harmful_N, None, 3).group_N.tolist() == [0, 1, 2]
+  assert comparisons.mix(data, harmful_N, None, 0).group_N.tolist() == list(range(20))
+  with pytest.raises(ValueError, match='6 harmful comparisons are asked for and there are 5'):
+    comparisons.mix(data, harmful_N, 0.5, 12)
+  with pytest.raises(ValueError, match='21 comparisons are asked for'):
+    comparisons.mix(data, harmful_N, None, 21)
+
+
+@pytest.mark.parametrize('changes, line', [
+  ({'harmful_share': 1.5, 'take': 10}, 'use a share from 0 to 1 and how many in all'),
+  ({'harmful_share': 0.5}, 'config.harmful_share=0.5 of config.take=0'),
+  ({'harmful_weight': -1.0}, 'a weight is 0 or more'), ({'half': 'c'}, 'use a, b')])
+def test_mixtures_that_cannot_be_are_refused(changes, line):
+  with pytest.raises(ValueError, match=line):
+    comparisons.check(ConfigDict({'half': '', 'harmful_share': None, 'take': 0, 'harmful_weight': 1.0}
+                                 | changes))
+
+
+def test_the_weight_of_harmful_comparisons_is_on_their_pair_loss_alone():
+  data, harmful_N = made([[i] for i in range(6)]), np.array([True, False] * 3)
+  def first(weight):
+    config = ConfigDict({'seed': 0, 'batch_size': 6, 'widths': (4,), 'harmful_weight': weight})
+    host, per_epoch = comparisons.source(data, harmful_N, config, EOC, PAD)
+    assert per_epoch == 1
+    return host(config, 0)
+  plain, heavy = first(1.0), first(3.0)
+  assert plain.weight_B.tolist() == [1.0] * 6 and heavy.weight_B.dtype == np.float32
+  assert dict(zip(heavy.index_B.tolist(), heavy.weight_B.tolist(), strict=True)) == {
+    0: 3, 1: 1, 2: 3, 3: 1, 4: 3, 5: 1}
+  np.testing.assert_array_equal(plain.lm_weight_BT, heavy.lm_weight_BT)

@@ -197,3 +197,11 @@ def test_what_a_group_may_not_vary_and_what_is_finished(tmp_path):
   assert open_runs([config()], [tmp_path / 'a'])
   rundir.mark_done(tmp_path / 'a')
   assert not open_runs([config()], [tmp_path / 'a'])
+
+
+def test_evaluations_are_at_the_steps_that_are_named(tmp_path):
+  made = config()
+  with made.ignore_type():
+    made.eval_every = (1, 4, 9)
+  go([made], [tmp_path / 'a'])
+  assert rundir.read_metrics(tmp_path / 'a', 'eval/w0')['step'].tolist() == [0, 1, 4, 6]

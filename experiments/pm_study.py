@@ -1,0 +1,74 @@
+"""Preference models of several sizes under several settings: one study behind several figures.
+
+  python -m experiments.pm_study --config=configs/pm_study.py:scaling --workdir=runs/scaling
+
+Language models of all sizes, one distilled policy that answers, then preference models: every size,
+every point of `config.points` (settings of train_pm), every seed, the seeds of a point in one program.
+With `config.base` the language models and policies are those of another study's folder, as far as they
+are there. Every stage is an ordinary run in a folder of its own, so an interrupted study resumes;
+report.html and summary.json come from the folders alone, by `config.analysis`.
+"""
+import itertools
+import pathlib
+
+from experiments import distill_context, pretrain_lm, train_pm
+from rlhf_jax.analysis import pm_study
+from rlhf_jax.core import rundir
+from rlhf_jax.run import build, worlds
+from rlhf_jax.run.config import main, override, section, stage, to_dict
+
+
+def run(config, workdir):
+  """Runs what is not done yet; returns the summary."""
+  if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
+    build.mesh(config)
+    worlds.make(config.data)
+    pm_study.check(config.analysis)
+    if config.seeds < 2:
+      raise ValueError(f'config.seeds={config.seeds} gives no interval: use 2 or more')
+  if rundir.open_run(workdir, to_dict(config)) == 'done':
+    return rundir.read_summary(workdir)
+  folder = folders(workdir, config.base)
+  language_models(config, config.sizes, folder)
+  policies(config, (config.sampler,), folder)
+  for size, (name, changes) in itertools.product(config.sizes, config.points):
+    made = [stage(config, 'pm', seed=seed, model=section(config, 'model', name=size),
+                  init=folder('lm', size), policy=folder('policy', config.sampler))
+            for seed in range(config.seeds)]
+    for point, (key, value) in itertools.product(made, changes):
+      override(point, key, value)
+    train_pm.run_group(made, [folder('pm', size, name, seed) for seed in range(config.seeds)])
+  summary = pm_study.write(workdir, config.analysis)
+  rundir.mark_done(workdir)
+  return summary
+
+
+def folders(workdir, base=''):
+  """folder(*name) -> path of a stage's run: in `base` where it has been finished there, else in
+  `workdir`."""
+  def folder(*name):
+    name = '-'.join(str(part) for part in name if part != '')
+    there = base and pathlib.Path(base) / name
+    return str(there if base and rundir.is_done(there) else pathlib.Path(workdir) / name)
+  return folder
+
+
+def language_models(config, sizes, folder):
+  """Pretrains a language model of each size that is not there yet."""
+  for size in dict.fromkeys(sizes):
+    if not rundir.is_done(folder('lm', size)):
+      pretrain_lm.run(stage(config, 'lm', model=section(config, 'model', name=size)),
+                      folder('lm', size))
+
+
+def policies(config, sizes, folder):
+  """Distils the context into the language model of each size that has no policy yet."""
+  for size in dict.fromkeys(sizes):
+    if not rundir.is_done(folder('policy', size)):
+      distill_context.run(stage(config, 'policy', model=section(config, 'model', name=size),
+                                teacher=folder('lm', size), init=folder('lm', size)),
+                          folder('policy', size))
+
+
+if __name__ == '__main__':
+  main(run)
