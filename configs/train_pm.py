@@ -17,6 +17,8 @@ def get_config(arg=''):
     'main': 'experiments.train_pm', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'init': 'runs/lm', 'policy': 'runs/policy', 'half': '', 'sample_batch': 1024,
+    # the two answers that are compared are each the best of so many samples by this preference model
+    'best_of': 1, 'judge': '',
     'optimizer': presets.optimizer(presets.rate('pm'), decay='linear'),
     # harmful_share of the `take` training comparisons that are used (None: as they come; take 0: all);
     # harmful_weight: of their pair loss, the lambda of Bai et al. figure 27

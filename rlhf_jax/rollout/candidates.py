@@ -12,6 +12,14 @@ class Candidates:
   score_BK: jax.Array
 
 
+def best_of(made, n):
+  """The best of every n candidates, in order: rejection sampling -> Candidates with K / n a prompt."""
+  rows, k = made.score_BK.shape
+  at_BG = jnp.argmax(made.score_BK.reshape(rows, k // n, n), axis=2) + n * jnp.arange(k // n)[None]
+  return jax.tree.map(lambda x: jnp.take_along_axis(
+    x, at_BG.reshape(*at_BG.shape, *[1] * (x.ndim - 2)), axis=1), made)
+
+
 def candidates(params, score_params, prompt_BP, prompt_valid_BP, key, *, generate, score):
   """The answers of `generate` to each prompt and their scores; score None gives zeros.
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core.types import PreferenceBatch
 from rlhf_jax.data import batches
+from rlhf_jax.rollout import candidates
 from rlhf_jax.run import build, worlds
 
 
@@ -24,7 +25,11 @@ def load(config, base, world, mesh):
   if config.policy:
     policy = build.role(config.policy, mesh)
     build.check_same_tokenizer(policy, base, ('config.policy', 'config.init'))
-    sampler = pair_sampler(policy, world.answer_width, config.sample_batch, mesh)
+    judge = build.judge(config.judge, mesh) if config.best_of > 1 else None
+    if judge:
+      build.check_same_tokenizer(policy, judge[0], ('config.policy', 'config.judge'))
+    sampler = pair_sampler(policy, world.answer_width, config.sample_batch, mesh, judge,
+                           config.best_of)
   data, facts = world.comparisons(base.tokenizer, sampler)
   if config.half:
     data['train'] = half(data['train'], config.half)
@@ -39,6 +44,9 @@ def check(config):
   if config.harmful_share is not None and not (0 <= config.harmful_share <= 1 and config.take > 0):
     raise ValueError(f'config.harmful_share={config.harmful_share} of config.take={config.take} '
                      'training comparisons: use a share from 0 to 1 and how many in all')
+  if config.best_of < 1 or config.best_of > 1 and not (config.policy and config.judge):
+    raise ValueError(f'config.best_of={config.best_of} takes config.policy, whose samples they are, and '
+                     'config.judge, the preference model that chooses: name both, or set it to 1')
   if config.harmful_weight < 0:
     raise ValueError(f'config.harmful_weight={config.harmful_weight}: a weight is 0 or more')
 
@@ -72,9 +80,20 @@ def half(data, name):
   return data[np.flatnonzero(digest_N % 2 == 'ab'.index(name))]
 
 
-def pair_sampler(policy, answer_width, batch_size, mesh):
-  """sampler(tokens_NP, valid_NP, seed) -> (answer tokens_NKT, mask_NKT) with K = 2."""
-  two = jax.jit(build.sampler(policy, answer_width, mesh, samples=2))
+def pair_sampler(policy, answer_width, batch_size, mesh, judge=None, best_of=1):
+  """sampler(tokens_NP, valid_NP, seed) -> (answer tokens_NKT, mask_NKT) with K = 2.
+
+  Each of the two is the best of `best_of` samples by the (Role, Score) `judge`, as in the second
+  tranche of Bai et al. 2022, section 2.3.
+  """
+  role, score = judge or (None, None)
+  generate = build.sampler(policy, answer_width, mesh, samples=2 * best_of)
+  params = policy.params, role and role.params
+
+  @jax.jit
+  def two(params, tokens_BP, valid_BP, key):
+    return candidates.best_of(candidates.candidates(
+      *params, tokens_BP, valid_BP, key, generate=generate, score=score), best_of)
 
   def sampler(tokens_NP, valid_NP, seed):
     n, width = tokens_NP.shape
@@ -82,9 +101,8 @@ def pair_sampler(policy, answer_width, batch_size, mesh):
     for at in tqdm(range(0, n, batch_size), desc='        sampling', unit='batch'):
       index = np.resize(np.arange(at, min(at + batch_size, n)), batch_size)   # one shape
       rows = meshes.put_batch((tokens_NP[index], valid_NP[index]), mesh)
-      sample = jax.device_get(two(policy.params, *rows, jax.random.fold_in(root, at)))
-      out.append([x.reshape(batch_size, 2, -1)[:min(batch_size, n - at), :, width:]
-                  for x in (sample.tokens_BT, sample.mask_BT)])
+      made = jax.device_get(two(params, *rows, jax.random.fold_in(root, at)))
+      out.append([x[:min(batch_size, n - at), :, width:] for x in (made.tokens_BKT, made.mask_BKT)])
     return tuple(np.concatenate(x) for x in zip(*out, strict=True))
   return sampler
 

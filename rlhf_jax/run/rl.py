@@ -37,8 +37,12 @@ def prompts(configs, world, tokenizer):
     if made is None or not len(made.group_N):
       raise ValueError(f'config.{key}={n} gives no prompts: ask for some, or look at config.data')
     return made
+  file = config.ppo.generated
   train = {share: some('ppo.prompts', config.ppo.prompts, lambda n, share=share:
                        worlds.training_prompts(world, tokenizer, n, share)) for share in shares}
+  if file:
+    more = worlds.written_prompts(world, tokenizer, file)
+    train = {share: worlds.together(known, more) for share, known in train.items()}
   return train, some('eval_prompts', config.eval_prompts,
                      lambda n: world.prompts(tokenizer, 'eval', n))
 

@@ -108,6 +108,27 @@ def training_prompts(world, tokenizer, n, helpful_share):
     asked *= 2
 
 
+def written_prompts(world, tokenizer, path):
+  """The Prompts of a file with a transcript in `prompt` on each line; those that are too long for the
+  world's prompts are left out and counted. Nothing is known of them, so their group is -1."""
+  read, _ = sources.read_jsonl(path, ('prompt',))
+  rows = encode_dialogues(tokenizer, [record['prompt'] for record in read], closed=False)
+  kept = [row for row in rows if len(row) <= world.prompt_width]
+  if not kept:
+    raise ValueError(f'{path}: not one prompt of at most {world.prompt_width} tokens: write some with '
+                     'experiments.generate_prompts')
+  print(f'{path}: {len(kept)} prompts, {len(rows) - len(kept)} longer than {world.prompt_width} tokens '
+        'left out')
+  tokens, valid = batches.pad(kept, world.prompt_width, 'left', tokenizer.pad_id)
+  return Prompts(tokens, valid, {}, np.full(len(kept), -1, np.int32))
+
+
+def together(a, b):
+  """Two sets of Prompts as one, without what is known of their rows."""
+  return Prompts(*(np.concatenate([getattr(a, name), getattr(b, name)]) if name != 'extra' else {}
+                   for name in Prompts._fields))
+
+
 # ------------------------------------------------------------------------------ the oracle world
 
 def oracle_world(data):

@@ -1,14 +1,19 @@
 """What is measured of policies, end to end on the smoke run: Elo, ranking, the helpful share."""
+import json
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import elo as elo_config
 from experiments import elo as elo_main
-from experiments import sweep
+from experiments import sweep, train_ppo
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir
 from rlhf_jax.feedback import elo
+from rlhf_jax.run import build, comparisons, worlds
 from rlhf_jax.run import config as configs
-from tests.contracts.conftest import ROOT
+from tests.contracts.conftest import ROOT, command
 
 
 def test_elo_of_run_directories_and_checkpoints(pipeline, tmp_path):
@@ -80,3 +85,44 @@ def test_a_sweep_over_the_helpful_share_in_one_program(pipeline, tmp_path, monke
     assert rank['end'] == pytest.approx(curve['eval/rank_accuracy'][-1]) and 0 <= rank['ceiling'] <= 1
     scores.append(rundir.read_metrics(folder, 'score')['score'][0])
   assert scores[0] != scores[1]                       # the same policy and seed, other prompts
+
+
+def test_prompts_that_a_model_wrote_go_into_ppo(pipeline, tmp_path):
+  arguments = f'--config.language_model={pipeline.path}/lm', '--config.most_batches=1'
+  done = command('experiments.generate_prompts', '--config=configs/generate_prompts.py:smoke',
+                 f'--workdir={tmp_path}/prompts', *arguments)
+  assert done.returncode == 0, done.stderr[-3000:]
+  summary = rundir.read_summary(tmp_path / 'prompts')
+  assert summary['written'] == 16 == summary['kept'] + sum(
+    summary[kind] for kind in ('unfinished', 'empty', 'held_out', 'repeated'))
+  # an untrained model closes no query, so the file for PPO is written by hand
+  file = tmp_path / 'prompts.jsonl'
+  file.write_text(''.join(json.dumps({'prompt': f'\n\nHuman: sort{" red" * k}\n\nAssistant:'}) + '\n'
+                          for k in range(1, 4)))
+  made = configs.load(f'{ROOT}/configs/train_ppo.py:smoke')
+  made.data.update(rundir.read_config(pipeline.path)['data'])
+  made.update({'policy': f'{pipeline.path}/policy', 'preference_model': f'{pipeline.path}/pm'})
+  made.ppo.update({'prompts': 16, 'generated': str(file)})
+  train_ppo.run(made, str(tmp_path / 'with'))
+  made.ppo.generated = ''
+  train_ppo.run(made, str(tmp_path / 'without'))
+  a, b = (rundir.read_metrics(tmp_path / name, 'score')['score'] for name in ('with', 'without'))
+  assert not np.array_equal(a, b)                                     # other prompts, other rollouts
+
+
+def test_pairs_of_best_answers_score_higher_under_their_judge(pipeline):
+  mesh = meshes.make(data=-1)
+  policy, (role, score) = build.policy(f'{pipeline.path}/policy', mesh), build.judge(
+    f'{pipeline.path}/pm', mesh)
+  world = worlds.make(ConfigDict(rundir.read_config(pipeline.path)['data']))
+  prompts = world.prompts(policy.tokenizer, 'eval', 32)
+  mean = {}
+  for n in (1, 4):
+    sampler = comparisons.pair_sampler(policy, world.answer_width, 16, mesh, (role, score), n)
+    tokens, mask = sampler(prompts.tokens_NP, prompts.valid_NP, 0)
+    assert tokens.shape == mask.shape == (32, 2, world.answer_width)
+    rows, valid = (np.concatenate([np.repeat(x, 2, axis=0), y.reshape(64, -1)], axis=1) for x, y in (
+      (prompts.tokens_NP, tokens), (prompts.valid_NP, mask)))
+    mean[n] = np.asarray(score(role.params, rows, valid, {})).reshape(32, 2).mean(axis=0)
+  # best of 4 of equal draws is one standard deviation up; either side of a pair has it
+  assert (mean[4] > mean[1]).all()

@@ -73,11 +73,13 @@ def test_a_mixture_has_its_share_of_a_fixed_total():
 @pytest.mark.parametrize('changes, line', [
   ({'harmful_share': 1.5, 'take': 10}, 'use a share from 0 to 1 and how many in all'),
   ({'harmful_share': 0.5}, 'config.harmful_share=0.5 of config.take=0'),
-  ({'harmful_weight': -1.0}, 'a weight is 0 or more'), ({'half': 'c'}, 'use a, b')])
+  ({'harmful_weight': -1.0}, 'a weight is 0 or more'), ({'best_of': 0}, 'config.best_of=0'),
+  ({'best_of': 4, 'policy': 'runs/policy'}, 'config.judge, the preference model that chooses'),
+  ({'half': 'c'}, 'use a, b')])
 def test_mixtures_that_cannot_be_are_refused(changes, line):
   with pytest.raises(ValueError, match=line):
-    comparisons.check(ConfigDict({'half': '', 'harmful_share': None, 'take': 0, 'harmful_weight': 1.0}
-                                 | changes))
+    comparisons.check(ConfigDict({'half': '', 'harmful_share': None, 'take': 0, 'harmful_weight': 1.0,
+                                  'best_of': 1, 'policy': '', 'judge': ''} | changes))
 
 
 def test_the_weight_of_harmful_comparisons_is_on_their_pair_loss_alone():

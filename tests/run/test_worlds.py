@@ -186,6 +186,25 @@ def test_the_helpful_share_of_training_prompts_is_exact(made_world, bpe, share):
     jax.tree.map(np.testing.assert_array_equal, x, y)
 
 
+def test_written_prompts_are_read_as_the_worlds_own(made_world, bpe, tmp_path, capsys):
+  own = made_world.prompts(bpe, 'ppo', 30)
+  texts = [bpe.decode(row[valid > 0].tolist()) for row, valid in zip(own.tokens_NP, own.valid_NP,
+                                                                    strict=True)]
+  path = tmp_path / 'prompts.jsonl'
+  path.write_text(''.join(json.dumps({'prompt': text}) + '\n' for text in [*texts, texts[0] * 9]))
+  made = worlds.written_prompts(made_world, bpe, path)
+  np.testing.assert_array_equal(made.tokens_NP, own.tokens_NP)
+  np.testing.assert_array_equal(made.valid_NP, own.valid_NP)
+  assert set(made.group_N) == {-1} and not worlds.is_harmful(made_world, made).any()
+  assert '30 prompts, 1 longer than' in capsys.readouterr().out
+  both = worlds.together(own, made)
+  assert both.tokens_NP.shape == (60, own.tokens_NP.shape[1]) and both.extra == {}
+  assert both.group_N[:30].tolist() == own.group_N.tolist()
+  path.write_text(json.dumps({'prompt': texts[0] * 9}) + '\n')
+  with pytest.raises(ValueError, match='not one prompt of at most 20 tokens'):
+    worlds.written_prompts(made_world, bpe, path)
+
+
 def test_without_a_share_training_prompts_are_those_of_the_world(made_world, bpe):
   made, plain = worlds.training_prompts(made_world, bpe, 50, None), made_world.prompts(bpe, 'ppo', 50)
   np.testing.assert_array_equal(made.tokens_NP, plain.tokens_NP)
