@@ -44,9 +44,9 @@ def check(config):
   if config.harmful_share is not None and not (0 <= config.harmful_share <= 1 and config.take > 0):
     raise ValueError(f'config.harmful_share={config.harmful_share} of config.take={config.take} '
                      'training comparisons: use a share from 0 to 1 and how many in all')
-  if config.best_of < 1 or config.best_of > 1 and not (config.policy and config.judge):
-    raise ValueError(f'config.best_of={config.best_of} takes config.policy, whose samples they are, and '
-                     'config.judge, the preference model that chooses: name both, or set it to 1')
+  if config.best_of < 1 or (config.best_of > 1 and not (config.policy and config.judge)):
+    raise ValueError(f'config.best_of={config.best_of} takes config.policy, whose samples they are, '
+                     'and config.judge, the preference model that chooses: name both, or set it to 1')
   if config.harmful_weight < 0:
     raise ValueError(f'config.harmful_weight={config.harmful_weight}: a weight is 0 or more')
 
