@@ -10,7 +10,7 @@ above best-of-16; 70 seconds on 2 cores.
 from ml_collections import ConfigDict
 
 from configs import presets
-from rlhf_jax.analysis import tension_report
+from rlhf_jax.analysis import frontier, tension_report
 from rlhf_jax.run.config import variant
 
 
@@ -54,9 +54,17 @@ def sweep_kl():
   return [{'group': 'kl', 'ppo.kl_coef': coef} for coef in (0.0, 0.01, 0.03, 0.1, 0.3)]
 
 
+def report_kl(path):
+  frontier.write(path, 'kl_coef')
+
+
 def sweep_budget():
   """KL budgets in nats, held by an adaptive coefficient, in one compiled program."""
   return [{'group': 'budget', 'ppo.kl_target': nats} for nats in (0.25, 0.5, 1.0, 2.0)]
+
+
+def report_budget(path):
+  frontier.write(path, 'kl_target')
 
 
 def sweep_rates():
@@ -75,5 +83,5 @@ report_tension = tension_report.write
 
 
 def sweep_seeds():
-  """Three seeds in one compiled program."""
-  return [{'group': 'seeds', 'seed': seed} for seed in range(3)]
+  """Ten seeds in one compiled program: none may diverge."""
+  return [{'group': 'seeds', 'seed': seed} for seed in range(10)]
