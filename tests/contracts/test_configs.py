@@ -12,7 +12,7 @@ from rlhf_jax.models import sizes
 from rlhf_jax.run import config
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path for path in (ROOT / 'configs').glob('*.py')
+FILES = sorted(path for path in (ROOT / 'configs').rglob('*.py')
                if path.stem not in ('__init__', 'presets'))
 
 
@@ -38,7 +38,8 @@ def test_it_builds_and_names_its_main(path, name):
   assert importlib.util.find_spec(made.main) is not None
   assert callable(importlib.import_module(made.main).run)
   assert json.loads(json.dumps(made.to_dict())) is not None
-  assert re.search(rf'python -m {made.main} --config=configs/{path.name} --workdir=', path.read_text())
+  name = path.relative_to(ROOT)
+  assert re.search(rf'python -m {made.main} --config={name} --workdir=', path.read_text())
   assert 'Expected' in path.read_text()
 
 
