@@ -8,6 +8,7 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from rlhf_jax.analysis import figures, fits, report, tables
 from rlhf_jax.analysis.seeds import interval
@@ -139,14 +140,19 @@ def gap_by_judge(runs):
 
 
 def slopes(runs, judge):
-  """{policy: (mean, low, high)}: the slope of the score in sqrt(KL) over the early part, against one
-  size of judge. Equal slopes are parallel lines (Bai et al. 2022, section 4.3)."""
+  """({policy: (mean, low, high)}, p): the slope of the score in sqrt(KL) over the early part, against
+  one size of judge, and the p of a one-way analysis of variance of the runs' slopes over policy sizes.
+
+  Equal slopes are parallel lines (Bai et al. 2022, section 4.3: roughly so); a small p says that they
+  are not. p is None for a single size.
+  """
   found = {}
   for run in runs:
     early = fits.early_part(run.score)
     if run.judge == judge and early.sum() > 2:
       found.setdefault(run.policy, []).append(fits.sqrt_kl(run.kl[early], run.score[early]).slope)
-  return {policy: interval(values) for policy, values in found.items()}
+  p = float(stats.f_oneway(*found.values()).pvalue) if len(found) > 1 else None
+  return {policy: interval(values) for policy, values in found.items()}, p
 
 
 # ----------------------------------------------------------------------------------------- report
@@ -158,13 +164,16 @@ _INTERVALS = {'exponent': ('exponent_low', 'exponent_high'), 'gap grew': ('gap, 
               'KL at peak': ('KL, low', 'KL, high'), 'lost after': ('lost, low', 'lost, high')}
 
 
+def _text(value):
+  return '{:.3f} [{:.3f}, {:.3f}]'.format(*value)
+
+
 def _shown(row, names):
   """The named columns of a cell, a number with its interval as one text."""
   made = {name: row[name] for name in (*_CELL, *names) if name in row}
   for name in made.keys() & _INTERVALS.keys():
-    low, high = (row[end] for end in _INTERVALS[name])
     if made[name] is not None:
-      made[name] = f'{made[name]:.3f} [{low:.3f}, {high:.3f}]'
+      made[name] = _text((made[name], *(row[end] for end in _INTERVALS[name])))
   return made
 
 
@@ -174,22 +183,41 @@ def write(path):
   rows = [{'policy': p, 'judge': j, 'comparisons': n, **cell(found)}
           for (p, j, n), found in cells(runs).items()]
   largest = max((r.judge for r in runs), key=_parameters)
-  summary = {'cells': rows, 'slopes': slopes(runs, largest)}
-  if any(r.gap is not None for r in runs):
-    kl, gaps, slope = gap_by_judge(runs)
-    summary['gap'] = {'kl': kl, 'by_judge': gaps, 'slope': slope,
-                      'grew_in': float(np.mean([growth(r.gap) > 0 for r in runs]))}
+  found, answers = _questions(runs, largest)
   laws, turns = ([_shown(row, names) for row in rows] for names in (_LAW, _TURN))
   print(f'{tables.text_table(laws)}\n\n{tables.text_table(turns)}')
-  rundir.write_summary(path, summary)
+  rundir.write_summary(path, {'cells': rows} | found)
   sections = [report.Section('In numbers', paragraphs=[
     'One row a pair of sizes, over seeds. The law is fitted to the mean curve of the seeds, up to half '
     'of the gain in score.'], table=laws), report.Section('Where it parts and turns', paragraphs=[
     'The gap is the judge\'s score less that of the test model of its size. Intervals are Student\'s '
-    'over seeds.'], table=turns), *_sections(runs, largest)]
+    'over seeds.'], table=turns), *answers, *_sections(runs, largest)]
   report.write(pathlib.Path(path) / 'report.html', report.html(
     'Robustness of preference models and policies', f'{len(runs)} policies', sections))
-  return summary
+  return {'cells': rows} | found
+
+
+def _questions(runs, largest):
+  """(numbers, report sections): are lines of different policies parallel, and do larger judges part
+  less from their test models?"""
+  by_policy, p = slopes(runs, largest)
+  found = {'slopes': by_policy, 'slopes_p': p}
+  sections = []
+  if p is not None:
+    sections.append(report.Section('Are the lines parallel?', paragraphs=[
+      f'Slopes of the score in √KL against {largest} judges; one-way analysis of variance over policy '
+      f'sizes: p = {p:.3f}.'], table=[{'policy': policy, 'slope': _text(value)}
+                                      for policy, value in by_policy.items()]))
+  if any(r.gap is not None for r in runs):
+    kl, gaps, slope = gap_by_judge(runs)
+    grew = float(np.mean([growth(r.gap) > 0 for r in runs if r.gap is not None]))
+    found['gap'] = {'kl': kl, 'by_judge': gaps, 'slope': slope, 'grew_in': grew}
+    sections.append(report.Section('Are larger preference models more robust?', paragraphs=[
+      f'The gap between judge and test model at {kl:.2f} nats, the largest KL that all runs reach; it '
+      f'grew in {grew:.0%} of the runs.' + ('' if slope is None else
+        f' Its slope in ln(parameters) is {_text(slope)}: below 0, larger is more robust.')],
+      table=[{'judge': judge, 'gap': _text(value)} for judge, value in gaps.items()]))
+  return found, sections
 
 
 def _sections(runs, largest):

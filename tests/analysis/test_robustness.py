@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rlhf_jax.analysis import robustness
 from rlhf_jax.core import rundir
@@ -89,10 +90,18 @@ def test_values_at_a_kl_lie_between_evaluations(study):
 
 
 def test_slopes_against_one_judge_by_policy(study):
-  found = robustness.slopes(robustness.read(study), 'mini')
+  runs = robustness.read(study)
+  found, _ = robustness.slopes(runs, 'mini')
   assert list(found) == ['micro', 'mini']
   for mean, low, high in found.values():
     assert (mean, low, high) == pytest.approx((2, 2, 2))
+  # slopes 2.0 and 2.4 of one policy, 3.0 and 3.4 of the other: F = 1 / 0.08 * 2 / 2, 1 and 2 degrees
+  factor = {('micro', 0): 1.0, ('micro', 1): 1.2, ('mini', 0): 1.5, ('mini', 1): 1.7}
+  apart = [r._replace(score=r.score * factor[r.policy, r.seed]) for r in runs]
+  found, p = robustness.slopes(apart, 'mini')
+  assert found['mini'][0] == pytest.approx(3.2)
+  assert p == pytest.approx(stats.f.sf(1.0 / 0.08, 1, 2), rel=1e-6)
+  assert robustness.slopes([r for r in apart if r.policy == 'mini'], 'mini')[1] is None
 
 
 def test_the_report_shows_every_cell(study):
