@@ -95,7 +95,7 @@ def test_slopes_against_one_judge_by_policy(study):
   assert list(found) == ['micro', 'mini']
   for mean, low, high in found.values():
     assert (mean, low, high) == pytest.approx((2, 2, 2))
-  # slopes 2.0 and 2.4 of one policy, 3.0 and 3.4 of the other: F = 1 / 0.08 * 2 / 2, 1 and 2 degrees
+  # slopes 2.0 and 2.4 of one policy, 3.0 and 3.4 of the other: F = 1.0 / 0.08 with 1 and 2 degrees
   factor = {('micro', 0): 1.0, ('micro', 1): 1.2, ('mini', 0): 1.5, ('mini', 1): 1.7}
   apart = [r._replace(score=r.score * factor[r.policy, r.seed]) for r in runs]
   found, p = robustness.slopes(apart, 'mini')
