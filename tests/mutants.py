@@ -99,6 +99,10 @@ SYMBOLS, SEEDS = 'data/symbols.py', 'analysis/seeds.py'
 TEST_SYMBOLS, TEST_SEEDS = 'data/test_symbols.py::test_', 'analysis/test_seeds.py::test_'
 TEACHER_FILE, TEST_TEACHER_FILE = 'data/teacher_file.py', 'data/test_teacher_file.py::test_'
 TEACHER, TEST_TEACHER = 'run/teacher.py', 'run/test_teacher.py::test_'
+PM_STUDY, TEST_PM_STUDY = 'analysis/pm_study.py', 'analysis/test_pm_study.py::test_'
+FRONTIER, TEST_FRONTIER = 'analysis/frontier.py', 'analysis/test_frontier.py::test_'
+GENERATED, TEST_GENERATED = 'data/generated.py', 'data/test_generated.py::test_'
+TEST_CANDIDATES = 'rollout/test_candidates.py::test_'
 
 MUTANTS = [
     Mutant(GAE, 'value_next_B - value_B\n', 'value_next_B + value_B\n', TEST_GAE + 'fixed_numbers'),
@@ -1267,6 +1271,48 @@ MUTANTS = [
            TEST_TEACHER + 'a_file_is_made_once_and_one_from_something_else_is_refused'),
     Mutant(WORLDS, 'range(0, len(row), width)', 'range(0, len(row), 2 * width)',
            TEST_WORLDS + 'hh_generic_texts_are_pieces_of_the_plain_ones'),
+
+    # studies of preference models, the frontier, written prompts, rejection sampling
+    Mutant(PM_STUDY, 'seen_D = runs[0].seen_T[1:]', 'seen_D = runs[0].seen_T[1:] + 1000',
+           TEST_PM_STUDY + 'the_law_is_that_of_the_cells_below_the_ceiling'),
+    Mutant(PM_STUDY, 'ceiling) < below', 'ceiling) < below + 1',
+           TEST_PM_STUDY + 'the_law_is_that_of_the_cells_below_the_ceiling'),
+    Mutant(PM_STUDY, "whole.r2", "of_seeds[0].a",
+           TEST_PM_STUDY + 'the_law_is_that_of_the_cells_below_the_ceiling'),
+    Mutant(PM_STUDY, "curve['step'] * config['batch_size']", "curve['step']",
+           TEST_PM_STUDY + 'a_scaling_study_is_written'),
+    Mutant(PM_STUDY, "(accuracy['helpful'] + accuracy['harmful']) / 2",
+           "accuracy['helpful'] + accuracy['harmful'] / 2",
+           TEST_PM_STUDY + 'sides_are_means_over_seeds_at_each_share'),
+    Mutant(PM_STUDY, "key=lambda row: row['mean'].mean)", "key=lambda row: -row['mean'].mean)",
+           TEST_PM_STUDY + 'sides_are_means_over_seeds_at_each_share'),
+    Mutant(PM_STUDY, 'r.accuracy - d.accuracy', 'r.accuracy',
+           TEST_PM_STUDY + 'ablations_are_paired_with_the_first_point'),
+    Mutant(FRONTIER, '(steps < 0).all()', '(steps < 0).any()',
+           TEST_FRONTIER + 'order_is_that_of_means_over_seeds'),
+    Mutant(FRONTIER, "int(np.argmax(run['eval/true_reward']))", "int(np.argmax(run['eval/score']))",
+           TEST_FRONTIER + 'runs_end_in_order_and_peak_where_the_truth_does'),
+    Mutant(GENERATED, 'if end else None', 'if end else text',
+           TEST_GENERATED + 'queries_go_into_the_context_and_out_of_the_text'),
+    Mutant(GENERATED, "'held_out' if key in held_out else", '',
+           TEST_GENERATED + 'each_text_is_kept_or_refused_for_one_reason'),
+    Mutant(GENERATED, 'seen.add(key)', 'seen.add(found)',
+           TEST_GENERATED + 'each_text_is_kept_or_refused_for_one_reason'),
+    Mutant(GENERATED, 'len(words) - n + 1', 'len(words) - n', TEST_GENERATED + 'overlap_by_hand'),
+    Mutant(CANDIDATES, 'argmax(made', 'argmin(made',
+           TEST_CANDIDATES + 'the_best_of_every_n_is_kept_in_order'),
+    Mutant(CANDIDATES, ' + n * jnp.arange(k // n)[None]', '',
+           TEST_CANDIDATES + 'the_best_of_every_n_is_kept_in_order'),
+    Mutant(COMPARISONS, 'take - harmful)}', 'take)}',
+           TEST_COMPARISONS + 'a_mixture_has_its_share_of_a_fixed_total'),
+    Mutant(COMPARISONS, 'np.where(harmful_N[made.index_B]', 'np.where(~harmful_N[made.index_B]',
+           TEST_COMPARISONS + 'the_weight_of_harmful_comparisons_is_on_their_pair_loss_alone'),
+    Mutant(WORLDS, 'if len(row) <= world.prompt_width]', 'if row]',
+           TEST_WORLDS + 'written_prompts_are_read_as_the_worlds_own'),
+    Mutant(TRAIN, 'for step in steps if step < last', 'for step in steps',
+           TEST_TRAIN + 'evaluations_are_at_the_steps_that_are_named'),
+    Mutant(ROBUSTNESS, 'f_oneway(*found.values())', 'kruskal(*found.values())',
+           TEST_ROBUSTNESS + 'slopes_against_one_judge_by_policy'),
 ]
 
 
