@@ -2,6 +2,7 @@
 
   python -m experiments.robustness --config=configs/robustness.py --workdir=runs/robustness
   :smoke  a minute on a CPU;  :overoptimisation  no KL penalty, 1,000 and 8,000 comparisons
+--config.base=DIR takes language models and policies from another study's folder.
 Expected on 2 cores: 75 minutes, and 45 for :overoptimisation; docs/results.md has the numbers.
 """
 from ml_collections import ConfigDict
@@ -16,7 +17,8 @@ def get_config(arg=''):
     return ConfigDict({
       'main': 'experiments.robustness', 'mesh': presets.mesh(), 'seed': 0,
       'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
-      'policies': ('micro', 'mini', 'tiny'), 'judges': ('micro', 'mini', 'tiny'), 'sampler': 'tiny',
+      'base': '', 'policies': ('micro', 'mini', 'tiny'), 'judges': ('micro', 'mini', 'tiny'),
+      'sampler': 'tiny',
       'seeds': 3, 'comparisons': (28_000,), 'halves': ('a', 'b'),
       'lm': stage(pretrain_lm, part), 'policy': stage(distill_context, part),
       'pm': stage(train_pm, part), 'ppo': stage(train_ppo, part)})

@@ -28,12 +28,12 @@ def run(config, workdir):
       raise ValueError(f'config.seeds={config.seeds} gives no interval: use 2 or more')
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
-  folder = folders(workdir, config.base)
-  language_models(config, config.sizes, folder)
-  policies(config, (config.sampler,), folder)
+  folder, there = folders(workdir), folders(workdir, config.base)
+  language_models(config, config.sizes, there)
+  policies(config, (config.sampler,), there)
   for size, (name, changes) in itertools.product(config.sizes, config.points):
     made = [stage(config, 'pm', seed=seed, model=section(config, 'model', name=size),
-                  init=folder('lm', size), policy=folder('policy', config.sampler))
+                  init=there('lm', size), policy=there('policy', config.sampler))
             for seed in range(config.seeds)]
     for point, (key, value) in itertools.product(made, changes):
       override(point, key, value)

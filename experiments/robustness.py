@@ -27,21 +27,21 @@ def run(config, workdir):
     return rundir.read_summary(workdir)
   seeds, (train_half, *test_halves) = range(config.seeds), config.halves
 
-  folder = pm_study.folders(workdir)
-  pm_study.language_models(config, (*config.policies, *config.judges, config.sampler), folder)
-  pm_study.policies(config, (*config.policies, config.sampler), folder)
+  folder, there = pm_study.folders(workdir), pm_study.folders(workdir, config.base)
+  pm_study.language_models(config, (*config.policies, *config.judges, config.sampler), there)
+  pm_study.policies(config, (*config.policies, config.sampler), there)
   judges = list(itertools.product(config.judges, config.comparisons))
   for (size, count), half in itertools.product(judges, config.halves):
     data = section(config, 'data', comparisons=count)
     train_pm.run_group(
       [stage(config, 'pm', seed=seed, model=section(config, 'model', name=size), data=data, half=half,
-             init=folder('lm', size), policy=folder('policy', config.sampler)) for seed in seeds],
+             init=there('lm', size), policy=there('policy', config.sampler)) for seed in seeds],
       [folder('pm', size, count, half, seed) for seed in seeds])
   for policy, (size, count), seed in itertools.product(config.policies, judges, seeds):
     tests = tuple(folder('pm', *judge, half, seed) for judge in judges for half in test_halves)
     train_ppo.run(
       stage(config, 'ppo', seed=seed, model=section(config, 'model', name=policy),
-            policy=folder('policy', policy), test_models=tests,
+            policy=there('policy', policy), test_models=tests,
             preference_model=folder('pm', size, count, train_half, seed)),
       folder('ppo', policy, size, count, seed))
   summary = robustness.write(workdir)
