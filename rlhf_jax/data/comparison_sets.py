@@ -3,6 +3,8 @@
   hhh     eval/hhh_alignment.jsonl.gz               Askell et al. 2021: written by the authors
   webgpt  preferences/webgpt/{train,test}.jsonl.gz  Nakano et al. 2021: long answers with references
   llmbar  preferences/llmbar.jsonl.gz               Zeng et al. 2024: does an answer do what was asked
+  stackexchange  test.jsonl.gz, Posts.xml and what else `data.pmp` reads: answers with more and fewer
+                 votes; test comparisons only, for models whose pretraining used the others
 
 Files lie in the data folder of `sources.data_dir`. Ties, votes missing, empty answers and equal texts
 are left out and counted by kind with one example, as in `data.hh`.
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlhf_jax.data import dialogue, sources
+from rlhf_jax.data import dialogue, pmp, sources
 from rlhf_jax.data.hh import Pairs
 
 FILES = {'hhh': ('eval/hhh_alignment.jsonl.gz',),
@@ -23,11 +25,14 @@ _FIELDS = {'hhh': ('category', 'prompt', 'chosen', 'rejected'), 'webgpt': (),
 _WEBGPT = re.compile(r'## Human:\n(.*?)\n\n## Assistant:\n(.*)', re.DOTALL)
 
 
-def load(name, folder, on_error='raise'):
+def load(name, folder, on_error='raise', cache=None):
   """`Pairs` of the set `name` (subset: its own division; split: its name), None where none of its
-  files are there. A bad line is an error, or is counted with on_error='skip'."""
+  files are there. A bad line is an error, or is counted with on_error='skip'. cache: as in
+  `sources.cache_dir`."""
+  if name == 'stackexchange':
+    return _stackexchange(folder, on_error, cache)
   if name not in FILES:
-    raise ValueError(f'comparison set {name!r} is unknown: use {", ".join(FILES)}')
+    raise ValueError(f'comparison set {name!r} is unknown: use stackexchange, {", ".join(FILES)}')
   paths = [path for path in FILES[name] if (Path(folder) / path).is_file()]
   if not paths:
     return None
@@ -48,6 +53,19 @@ def load(name, folder, on_error='raise'):
         sources.tally(dropped, kind, problem or where)
   *texts, subset, split, where = np.array(columns, object).reshape(-1, 6).T
   return Pairs(*texts, subset.astype(str), split.astype(str), where, dropped)
+
+
+def _stackexchange(folder, on_error, cache):
+  """Questions as the human's turn, answers as the assistant's: the test pairs of `data.pmp`."""
+  if not list((Path(folder) / 'pmp' / 'stackexchange').glob('*')):
+    return None
+  pairs = pmp.load_pairs(folder, cache, on_error, ('stackexchange',))
+  test = pairs.split == 'test'
+  label, cue = 'Question: ', '\n\nAnswer:'
+  prompt = np.array([f'{dialogue.HUMAN_CUE} {text[len(label):-len(cue)]}{dialogue.ASSISTANT_CUE}'
+                     for text in pairs.prompt[test]], object)
+  return Pairs(prompt, pairs.chosen[test], pairs.rejected[test], pairs.subset[test],
+               np.full(test.sum(), 'stackexchange'), pairs.where[test], pairs.dropped)
 
 
 def _pair(name, record):

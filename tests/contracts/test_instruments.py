@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from experiments import score
+from experiments.evaluate_pm import encoded
 from rlhf_jax.analysis import calibration
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir
-from rlhf_jax.run import config
+from rlhf_jax.data import batches, comparison_sets
+from rlhf_jax.evals import ranker
+from rlhf_jax.run import build, config
 from tests.contracts.conftest import ROOT, command
 
 
@@ -130,3 +134,28 @@ def test_a_job_is_not_continued_on_a_changed_file(pipeline, scored, tmp_path):
   changed.write_text(text.replace('tell', 'show'))
   with pytest.raises(ValueError, match='another config: file_sha256 is'):
     job(pipeline, changed, again, '--config.on_error=skip')
+
+
+def test_policies_rank_other_peoples_answers(pipeline, evaluated, tmp_path):
+  data = evaluated[0].parent / 'data'
+  done = command('experiments.rank_answers', '--config=configs/rank_answers.py:smoke',
+                 f'--workdir={tmp_path}/run', f'--config.data_dir={data}',
+                 f'--config.policies={pipeline.path}/policy,{pipeline.path}/ppo')
+  assert done.returncode == 0, done.stderr[-3000:]
+  found = rundir.read_summary(tmp_path / 'run')['hhh']
+  first, second = (found[f'{pipeline.path}/{name}'] for name in ('policy', 'ppo'))
+  # the same by the ranker, which reads prompt and answer in one go
+  mesh = meshes.make(data=-1)
+  for name, numbers in (('policy', first), ('ppo', second)):
+    policy = build.policy(f'{pipeline.path}/{name}', mesh)
+    pairs = comparison_sets.load('hhh', data)
+    made, _ = encoded(policy.tokenizer, pairs, 384)
+    prompt = batches.pad(made.prompt, 64, 'left', policy.tokenizer.pad_id)
+    for side, key in (('chosen', 'good'), ('rejected', 'bad')):
+      answer = batches.pad(getattr(made, side), 32, 'right', policy.tokenizer.pad_id)
+      mean_B = ranker.mean_logp(policy.model, policy.params, *(
+        np.concatenate(x, axis=1) for x in zip(prompt, answer, strict=True)), 64)
+      assert numbers[key] == pytest.approx(float(np.mean(mean_B)), abs=1e-4)
+    assert numbers['margin'] == pytest.approx(numbers['good'] - numbers['bad'], abs=1e-6)
+  assert first['more'] == 0
+  assert second['more'] == pytest.approx(second['margin'] - first['margin'], abs=1e-6)

@@ -105,3 +105,16 @@ def test_published_records():
       for prompt, better, worse in zip(pairs.prompt, pairs.chosen, pairs.rejected, strict=True):
         split = dialogue.split_pair(prompt + better, prompt + worse)
         assert split == (prompt, better, worse) or dialogue.ASSISTANT_CUE in better
+
+
+def test_stackexchange_questions_are_the_humans_turn(tmp_path):
+  def question(title, *answers):
+    return {'title': title, 'body': 'It is odd.', 'accepted': None,
+            'answers': [{'id': i, 'score': votes, 'body': text} for i, (votes, text) in
+                        enumerate(answers)]}
+  write(tmp_path, 'pmp/stackexchange/train.jsonl.gz', [question('Trained on', (9, 'x'), (0, 'y'))])
+  write(tmp_path, 'pmp/stackexchange/test.jsonl.gz', [question('Answer: o?', (0, 'low'), (9, 'high'))])
+  pairs = comparison_sets.load('stackexchange', tmp_path, cache=tmp_path / 'cache')
+  assert rows(pairs) == [('\n\nHuman: Answer: o?\n\nIt is odd.\n\nAssistant:', ' high', ' low',
+                          'stackexchange', 'stackexchange')]
+  assert comparison_sets.load('stackexchange', tmp_path / 'cache') is None
