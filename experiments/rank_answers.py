@@ -4,8 +4,8 @@
     --config.policies=runs/policy,runs/ppo
 
 Bai et al. 2022, section 6 and figure 34: the mean log-prob of a token of highly voted answers to
-questions of StackExchange, minus that of lowly voted ones, and the share of pairs with it above 0, before
-and after RL; the same on HHH, WebGPT and LLMBar. Differences between policies are paired.
+questions of StackExchange, minus that of lowly voted ones, and the share of pairs above 0, before and
+after RL; the same on HHH, WebGPT and LLMBar. Differences between policies are paired.
 """
 import numpy as np
 from tqdm import tqdm

@@ -92,7 +92,7 @@ def test_a_bad_line_is_named_or_counted(tmp_path, name, path, bad, why):
 
 def test_sets_that_are_not_there_are_none_and_unknown_ones_refused(tmp_path):
   assert comparison_sets.load('llmbar', tmp_path) is None
-  with pytest.raises(ValueError, match='use hhh, webgpt, llmbar'):
+  with pytest.raises(ValueError, match='use stackexchange, hhh, webgpt, llmbar'):
     comparison_sets.load('hh', tmp_path)
 
 
