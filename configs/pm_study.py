@@ -1,7 +1,7 @@
 """Studies of preference models: one pass over size, data, mixture or settings.
 
   python -m experiments.pm_study --config=configs/pm_study.py --workdir=runs/scaling
-  :scaling (default), :ceiling, :fractions, :weights, :ablations;  :smoke  seconds on a CPU
+  :scaling (default), :ceiling, :fractions, :weights, :skills, :ablations;  :smoke  seconds on a CPU
 --config.base=DIR takes language models and the distilled policy from another study's folder.
 Expected on 2 cores: docs/results.md has the times and the numbers.
 """
@@ -9,9 +9,11 @@ from ml_collections import ConfigDict
 
 from configs import distill_context, presets, pretrain_lm, train_pm
 from configs.quickstart import stage
+from rlhf_jax.data.oracle import FAMILIES
 from rlhf_jax.run.config import variant
 
 SHARES = 0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0
+SKILL = 'sort'
 LAMBDAS = 1.0, 2.0, 3.0, 4.0, 10.0
 
 
@@ -28,7 +30,7 @@ def get_config(arg=''):
   return variant(
     arg, default=lambda: scaling(make()), scaling=lambda: scaling(make()),
     ceiling=lambda: ceiling(make()), fractions=lambda: fractions(make()),
-    weights=lambda: weights(make()), ablations=lambda: ablations(make()),
+    weights=lambda: weights(make()), skills=lambda: skills(make()), ablations=lambda: ablations(make()),
     smoke=lambda: smoke(make('smoke')))()
 
 
@@ -66,6 +68,17 @@ def weights(config):
                  'sizes': ('micro', 'mini'), 'points': tuple(
                    (f'weight-{weight}', (('harmful_weight', weight),)) for weight in LAMBDAS)})
   config.pm.take = 8000
+  return config
+
+
+def skills(config):
+  """Bai et al. 2022, figure 20: a specialised skill (theirs: summaries) beside everything else; do the
+  two together cost either of them anything?"""
+  rest = tuple(kind for kind in (*FAMILIES, 'harmful') if kind != SKILL)
+  config.update({'title': 'A specialised skill in the mixture', 'analysis': 'skills',
+                 'sizes': ('micro', 'mini'), 'points': (
+                   ('both', ()), (f'{SKILL}-only', (('kinds', (SKILL,)),)),
+                   (f'without-{SKILL}', (('kinds', rest),)))})
   return config
 
 

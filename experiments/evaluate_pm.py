@@ -64,7 +64,7 @@ def run(config, workdir):
 
 def recorded(config):
   """The config of the model's run, with one training comparison: they are not read here."""
-  older = {'best_of': 1, 'judge': ''}                       # what runs before these settings did
+  older = {'best_of': 1, 'judge': '', 'kinds': ()}          # what runs before these settings did
   trained = ConfigDict(older | rundir.read_config(config.preference_model))
   trained.data.comparisons, trained.take, trained.harmful_share = 1, 0, None
   if config.policy:

@@ -20,8 +20,8 @@ SIDES = 'helpful', 'harmful'
 
 class Run(NamedTuple):
   """One preference model. point: the name of its setting; seen_T, accuracy_T: comparisons seen and
-  accuracy on validation along training; accuracy, sides, ceiling: on test (ceiling None where it is
-  not known)."""
+  accuracy on validation along training; accuracy, sides, subsets, ceiling: on test (ceiling None where
+  it is not known)."""
   size: str
   point: str
   seed: int
@@ -30,6 +30,7 @@ class Run(NamedTuple):
   accuracy_T: np.ndarray
   accuracy: float
   sides: dict
+  subsets: dict
   ceiling: float | None
 
 
@@ -52,7 +53,8 @@ def read(path):
       point = folder.name.removeprefix(f'pm-{size}-').removesuffix(str(seed)).removesuffix('-')
       found.append(Run(size, point, seed, config, curve['step'] * config['batch_size'],
                        curve['eval/accuracy'], summary['accuracy'],
-                       {side: rate['accuracy'] for side, rate in summary['sides'].items()},
+                       *({name: rate['accuracy'] for name, rate in summary[key].items()}
+                         for key in ('sides', 'subsets')),
                        summary.get('ceiling')))
   if not found:
     raise FileNotFoundError(f'{path} holds no finished preference model: run the study first')
@@ -192,7 +194,18 @@ def _ablations(runs):
     'Test accuracy and its paired difference to the first row, 95% over seeds.'], table=rows)]
 
 
+def _skills(runs):
+  """Accuracy on every kind of test comparison, for models trained on some kinds or on all."""
+  numbers = [{'size': size, 'trained on': point} | {
+    kind: interval([r.subsets[kind] for r in found]) for kind in found[0].subsets}
+    for (size, point), found in cells(runs).items()]
+  rows = [{key: value if isinstance(value, str) else _text(value) for key, value in row.items()}
+          for row in numbers]
+  return {'cells': numbers}, rows, [report.Section('Specialists and the mixture', paragraphs=[
+    'Test accuracy by kind of request, 95% over seeds.'], table=rows)]
+
+
 _KINDS = {
-  'scaling': _scaling, 'ablations': _ablations,
+  'scaling': _scaling, 'ablations': _ablations, 'skills': _skills,
   'fractions': _sides('harmful_share', 'share of harmful comparisons', 'The mixture at a fixed total'),
   'weights': _sides('harmful_weight', 'weight λ of harmful comparisons', 'Weighting the loss')}

@@ -20,7 +20,8 @@ from rlhf_jax.run import build, worlds
 def load(config, base, world, mesh):
   """({'train', 'validation', 'test'}, facts). `config.policy` names the run whose samples are
   compared with the tokenizer of `base`, the Role that is trained; '' leaves it to the world.
-  `config.half` 'a' or 'b' keeps one half of the training comparisons, '' all of them."""
+  Of the training comparisons `config.half` 'a' or 'b' keeps one half, `config.kinds` those of some
+  groups of the world; then they are mixed, see `mix`."""
   sampler = None
   if config.policy:
     policy = build.role(config.policy, mesh)
@@ -33,6 +34,7 @@ def load(config, base, world, mesh):
   data, facts = world.comparisons(base.tokenizer, sampler)
   if config.half:
     data['train'] = half(data['train'], config.half)
+  data['train'] = of_kinds(data['train'], config.kinds, world.groups)
   data['train'] = mix(data['train'], worlds.is_harmful(world, data['train']), config.harmful_share,
                       config.take)
   return data, facts
@@ -49,6 +51,15 @@ def check(config):
                      'and config.judge, the preference model that chooses: name both, or set it to 1')
   if config.harmful_weight < 0:
     raise ValueError(f'config.harmful_weight={config.harmful_weight}: a weight is 0 or more')
+
+
+def of_kinds(data, kinds, groups):
+  """The comparisons whose group is one of `kinds`, all of them for (): what makes a specialist."""
+  if unknown := set(kinds) - set(groups):
+    raise ValueError(f'config.kinds names {", ".join(sorted(unknown))}, and the data have '
+                     f'{", ".join(groups)}')
+  keep_N = np.isin(data.group_N, [groups.index(kind) for kind in kinds or groups])
+  return data[np.flatnonzero(keep_N)]
 
 
 def mix(data, harmful_N, share, take):

@@ -22,6 +22,7 @@ def write_run(path, size, point, seed, accuracy, sides, curve=None, ceiling=CEIL
     rundir.append_metrics(folder, step, {'loss': 1.0})
   rundir.write_summary(folder, {
     'accuracy': accuracy, 'ceiling': ceiling,
+    'subsets': {'sort': {'accuracy': accuracy}, 'copy': {'accuracy': accuracy - 0.1}},
     'sides': {side: {'accuracy': value} for side, value in zip(pm_study.SIDES, sides, strict=True)}})
   rundir.mark_done(folder)
 
@@ -97,6 +98,16 @@ def test_ablations_are_paired_with_the_first_point(tmp_path):
   assert first['against the first'].mean == 0 and first['of the ceiling'] is None
   assert second['against the first'].mean == pytest.approx(-0.01)
   assert second['against the first'].high == pytest.approx(-0.01)       # what seeds share drops out
+
+
+def test_skills_are_read_by_kind_of_comparison(tmp_path):
+  study(tmp_path, ['both', 'sort-only'])
+  for point, accuracy in (('both', 0.7), ('sort-only', 0.8)):
+    for seed in (0, 1):
+      write_run(tmp_path, 'micro', point, seed, accuracy + seed / 50, (0.5, 0.5))
+  both, only = pm_study.write(tmp_path, 'skills')['cells']
+  assert (both['trained on'], only['trained on']) == ('both', 'sort-only')
+  assert both['sort'].mean == pytest.approx(0.71) and only['copy'].mean == pytest.approx(0.71)
 
 
 def test_what_is_not_there_is_said(tmp_path):

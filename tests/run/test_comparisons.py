@@ -94,3 +94,11 @@ def test_the_weight_of_harmful_comparisons_is_on_their_pair_loss_alone():
   assert dict(zip(heavy.index_B.tolist(), heavy.weight_B.tolist(), strict=True)) == {
     0: 3, 1: 1, 2: 3, 3: 1, 4: 3, 5: 1}
   np.testing.assert_array_equal(plain.lm_weight_BT, heavy.lm_weight_BT)
+
+
+def test_a_specialist_sees_some_kinds_only():
+  data = made([[i] for i in range(6)])._replace(group_N=np.array([0, 1, 2, 0, 1, 2]))
+  assert [c[0] for c in comparisons.of_kinds(data, ('c', 'a'), ('a', 'b', 'c')).chosen] == [0, 2, 3, 5]
+  assert len(comparisons.of_kinds(data, (), ('a', 'b', 'c')).prompt) == 6
+  with pytest.raises(ValueError, match='config.kinds names d, and the data have a, b, c'):
+    comparisons.of_kinds(data, ('d', 'a'), ('a', 'b', 'c'))
