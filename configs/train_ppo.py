@@ -44,7 +44,7 @@ def smoke(config):
 def hh(config):
   config.data = presets.hh_data()
   config.model = presets.model('mini', vocab_size=2048)
-  config.ppo.update({'samples': 10_240, 'batch_size': 128})
+  config.ppo.update({'samples': 10_240, 'batch_size': 128, 'kl_coef': presets.laptop('hh.kl_coef')})
   config.eval_every = 4
   return config
 
