@@ -36,10 +36,11 @@ def get_config(arg=''):
 
 def scaling(config):
   """Bai et al. 2022, figure 7: a fixed learning rate and one pass, so that every point of a learning
-  curve is a number of comparisons; on 4,096 validation comparisons, by which nothing is chosen."""
+  curve is a number of comparisons; on 4,096 validation comparisons. The rate is a third of the
+  default, which without decay leaves noise of 0.03 in the curves."""
   config.update({'title': 'Accuracy of preference models against size and data', 'analysis': 'scaling'})
   config.data.update({'comparisons': 8192, 'validation_comparisons': 4096})
-  config.pm.optimizer.decay = 'constant'
+  config.pm.optimizer.update({'learning_rate': presets.rate('pm') / 3, 'decay': 'constant'})
   config.pm.eval_pairs = 4096
   with config.pm.ignore_type():
     config.pm.eval_every = (8, 16, 32, 64, 128)      # batches of 32 pairs: 256 comparisons and up
