@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax.algorithms import preference
 from rlhf_jax.core import rundir, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.evals import preference as evals
-from rlhf_jax.models import heads, logp
+from rlhf_jax.models import heads
 from rlhf_jax.run import build, comparisons, worlds
 from rlhf_jax.run.config import main
 from rlhf_jax.run.train import Clock, finish, open_runs, train
@@ -47,12 +46,7 @@ def run_group(configs, workdirs):
   host, per_epoch = comparisons.source(data['train'], harmful_N, config, *ids)
   held, steps = comparisons.held_out(data['validation'], config, *ids), per_epoch * config.epochs
 
-  loss = preference.make_loss(
-    hidden=lambda params, tokens, valid: body.apply(params['body'], tokens, valid),
-    score=lambda params, hidden, valid: heads.last(heads.read(params['head'], hidden), valid),
-    token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
-      body, params['body'], hidden, tokens, valid),
-    lm_weight=config.lm_weight)
+  loss = build.preference_loss(body, config.lm_weight)
 
   def init(config, key):
     fresh = {name: s.init(key_for(key, 'head', i), s.shape, s.dtype)

@@ -70,18 +70,10 @@ def run_group(configs, workdirs):
     return ppo.experience(made, p.discount, p.lam, p.whiten, paid_B,
                           p.whiten_rewards).replace(text=batch['text'])
 
-  def text_logp(params, tokens_BT, valid_BT, segment_BT):
-    return logp.token_logp(model, params, tokens_BT, valid_BT, segment_BT=segment_BT)
-
   running = p.normalise == 'running'
-  loss = ppo.make_loss(read, p.clip, p.value_clip, p.value_coef, p.entropy_coef)
-  if p.pretrain_coef:
-    loss = ppo.with_pretraining(loss, text_logp, p.pretrain_coef)
   steps = p.samples // p.batch_size
   optimizer = build.optimizer(config, steps * p.passes * p.minibatches, specs, steps * p.batch_size)
-  update = ppo.reported(step.passes(
-    step.update(loss, optimizer, config.microbatches), p.passes, p.minibatches,
-    ppo.after(p.kl_horizon, running)), tokenizer.end_id)
+  update = rl.update(config, model, read, optimizer, tokenizer.end_id)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
                     truths=worlds.truths(world, tokenizer), prompt_width=width,
                     tests={name: test for name, (_, test) in tests.items()},

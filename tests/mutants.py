@@ -99,6 +99,7 @@ SYMBOLS, SEEDS = 'data/symbols.py', 'analysis/seeds.py'
 TEST_SYMBOLS, TEST_SEEDS = 'data/test_symbols.py::test_', 'analysis/test_seeds.py::test_'
 TEACHER_FILE, TEST_TEACHER_FILE = 'data/teacher_file.py', 'data/test_teacher_file.py::test_'
 TEACHER, TEST_TEACHER = 'run/teacher.py', 'run/test_teacher.py::test_'
+LOWERING, TEST_LOWERING = 'run/lowering.py', 'run/test_lowering.py::test_'
 
 MUTANTS = [
     Mutant(GAE, 'value_next_B - value_B\n', 'value_next_B + value_B\n', TEST_GAE + 'fixed_numbers'),
@@ -1267,6 +1268,31 @@ MUTANTS = [
            TEST_TEACHER + 'a_file_is_made_once_and_one_from_something_else_is_refused'),
     Mutant(WORLDS, 'range(0, len(row), width)', 'range(0, len(row), 2 * width)',
            TEST_WORLDS + 'hh_generic_texts_are_pieces_of_the_plain_ones'),
+
+    # scale: arrays on a mesh, and the bytes of a chip
+    Mutant(MESH, "'embed': None, 'rows': ('data', 'fsdp')}", "'rows': ('data', 'fsdp')}",
+           TEST_LOWERING + 'weights_travel_and_rows_stay'),
+    Mutant(MESH, 'if mesh.size == 1:', 'if mesh.size > 0:',
+           TEST_MESH + 'pin_keeps_rows_on_their_devices_and_the_width_whole'),
+    Mutant(MESH, 'if size % parts == 0 else PartitionSpec.UNCONSTRAINED', '',
+           TEST_MESH + 'pin_keeps_rows_on_their_devices_and_the_width_whole'),
+    Mutant(TRANSFORMER, "layer['down'], 'rows', 'embed')", "layer['down'], 'embed', 'embed')",
+           TEST_LOWERING + 'weights_travel_and_rows_stay'),
+    Mutant(BUILD, 'transformer.decoder(sized, meshes.pin(mesh))', 'transformer.decoder(sized)',
+           TEST_LOWERING + 'the_lowered_text_says_where_arrays_are'),
+    Mutant(LOWERING, 'x.sharding.shard_shape(x.shape)', 'x.shape',
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, '2 * _rows(c.batch_size', '_rows(c.batch_size',
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, 'return rows // parts // meshes.batch_shards(mesh)', 'return rows // parts',
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, "networks = 1 if p.value_init == 'shared' else 2", 'networks = 1',
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, '(4 * D + cut // t)', '(4 * D + cut)', TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, "PartitionSpec(('data', 'fsdp'), 'tensor')", "PartitionSpec(('data', 'fsdp'))",
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, 'meshes.check_batch(rows // parts, mesh)', 'pass',
+           TEST_LOWERING + 'what_cannot_be_cut_is_refused'),
 ]
 
 

@@ -3,15 +3,18 @@
 Axes: 'data' (rows of the batch), 'fsdp' (rows of the batch, and parameters cut along their width),
 'tensor' (heads, hidden units and the vocabulary). jax.jit with these shardings is what once was
 called pjit. Every impossible setting is refused here, before anything compiles.
+TRAIN_RULES say where parameters rest, COMPUTE_RULES how arrays are cut while they are computed with.
 """
 import math
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 TRAIN_RULES = {'embed': 'fsdp', 'heads': 'tensor', 'mlp': 'tensor', 'vocab': 'tensor', 'kv': None,
                'layers': None, 'member': None}
+# The width is whole while computing: each layer's weights are gathered, rows stay on their devices.
+COMPUTE_RULES = TRAIN_RULES | {'embed': None, 'rows': ('data', 'fsdp')}
 
 
 def make(data=1, fsdp=1, tensor=1, devices=None):
@@ -28,6 +31,11 @@ def make(data=1, fsdp=1, tensor=1, devices=None):
                      f'use {_text(fits)}, or -1 for one of them')
   # Auto is written out: the default differs between JAX versions.
   return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def abstract(data, fsdp, tensor):
+  """A Mesh of as many chips, none of which is here: for lowering and for counting bytes."""
+  return AbstractMesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def batch_shards(mesh):
@@ -52,6 +60,24 @@ def batch_sharding(mesh):
 def replicated(mesh):
   """Every device holds the whole array."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def pin(mesh):
+  """pin(x, *axes) -> x, kept cut by COMPUTE_RULES where it is computed; axes: a logical name or None
+  for each dimension, one that does not divide stays free.
+
+  Without it XLA is free to cut hidden states along their width, as the weights of 'fsdp' are, and
+  then every chip computes with the rows of all others (4 times the memory at fsdp = 8).
+  """
+  if mesh.size == 1:
+    return lambda x, *axes: x
+
+  def place(size, name):
+    axes = COMPUTE_RULES[name]
+    parts = math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+    return axes if size % parts == 0 else PartitionSpec.UNCONSTRAINED
+  return lambda x, *axes: jax.lax.with_sharding_constraint(x, NamedSharding(
+    mesh, PartitionSpec(*map(place, x.shape, axes))))
 
 
 def put_batch(batch, mesh):

@@ -8,10 +8,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from rlhf_jax.algorithms import preference
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec
 from rlhf_jax.data import tokenizer as tokenizers
-from rlhf_jax.models import decode, heads, sizes, transformer
+from rlhf_jax.models import decode, heads, logp, sizes, transformer
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import checkpoint
 
@@ -35,10 +36,12 @@ def mesh(config, *batch_sizes):
   return made
 
 
-def model(config, vocab_size):
-  """The Model of `config.model`; options None keep the size's own."""
+def model(config, vocab_size, mesh=None):
+  """The Model of `config.model`, its arrays kept to the rules of `mesh` if there is one; options None
+  keep the size's own."""
   options = {k: v for k, v in config.model.items() if k not in ('name', 'vocab_size') and v is not None}
-  return transformer.decoder(sizes.config(config.model.name, vocab_size=vocab_size, **options))
+  sized = sizes.config(config.model.name, vocab_size=vocab_size, **options)
+  return transformer.decoder(sized) if mesh is None else transformer.decoder(sized, meshes.pin(mesh))
 
 
 def optimizer(config, steps, specs, samples=None):
@@ -74,6 +77,16 @@ def head_init(config, width):
   return known[config.head]
 
 
+def preference_loss(body, lm_weight):
+  """The Loss of preference-model training: `body` and a scalar head, read in one pass."""
+  return preference.make_loss(
+    hidden=lambda params, tokens, valid: body.apply(params['body'], tokens, valid),
+    score=lambda params, hidden, valid: heads.last(heads.read(params['head'], hidden), valid),
+    token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
+      body, params['body'], hidden, tokens, valid),
+    lm_weight=lm_weight)
+
+
 def place(tree, specs, mesh):
   """Parameters on the mesh, by the training rules."""
   return jax.device_put(tree, spec.shardings(specs, mesh, meshes.TRAIN_RULES))
@@ -84,7 +97,7 @@ def role(workdir, mesh, wrap=lambda model: model, part=None, step=None):
   one entry of the parameters, 'policy' in a PPO run; step None is the newest checkpoint."""
   config = ConfigDict(rundir.read_config(workdir))
   tokenizer = tokenizers.load(f'{workdir}/tokenizer.json')
-  network = wrap(model(config, tokenizer.vocab_size))
+  network = wrap(model(config, tokenizer.vocab_size, mesh))
   shardings = spec.shardings(network.spec, mesh, meshes.TRAIN_RULES)
   abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
                           spec.abstract(network.spec), shardings)
@@ -102,7 +115,7 @@ def body_and_head(workdir, mesh):
   if 'head' not in checkpoint.stored(workdir):
     return role(workdir, mesh), None
   whole = role(workdir, mesh, heads.scalar)
-  body = model(config, whole.tokenizer.vocab_size)
+  body = model(config, whole.tokenizer.vocab_size, mesh)
   return Role(body, whole.params['body'], whole.tokenizer, body.spec), whole.params['head']
 
 

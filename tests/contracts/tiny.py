@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from rlhf_jax.algorithms import ppo, preference
+from rlhf_jax.algorithms import ppo
 from rlhf_jax.core import masked, optim, spec, step
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core.random import key_for
@@ -123,11 +123,7 @@ def pairs(i, rows=8, width=10):
 def pm_run(mesh=None, *, microbatches=1, learning_rate=1e-2):
   """state, source, update (compiled), frozen and loss of one toy preference-model run."""
   mesh = one_device() if mesh is None else mesh
-  loss = preference.make_loss(
-    hidden=lambda params, tokens, valid: MODEL.apply(params['body'], tokens, valid),
-    score=lambda params, hidden, valid: heads.last(heads.read(params['head'], hidden), valid),
-    token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
-      MODEL, params['body'], hidden, tokens, valid), lm_weight=1.0)
+  loss = build.preference_loss(MODEL, lm_weight=1.0)
   state = step.create(parameters(1, True), OPTIMIZER, jax.random.key(5), learning_rate)
   shardings = build.state_shardings(state, JUDGE.spec, mesh, False)
   return SimpleNamespace(
