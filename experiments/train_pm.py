@@ -69,8 +69,9 @@ def run_group(configs, workdirs):
   for s, (c, w) in enumerate(zip(configs, workdirs, strict=True)):
     params = state.params if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], state.params)
     scores = comparisons.scores(score, params, data['test'], c, *ids, mesh)
-    np.savez(f'{w}/test_scores.npz', chosen=scores[0], rejected=scores[1],
-             group=data['test'].group_N)
+    if rundir.writes():
+      np.savez(f'{w}/test_scores.npz', chosen=scores[0], rejected=scores[1],
+               group=data['test'].group_N)
     summary = evals.summary(scores, data, world.groups, worlds.is_harmful(
       world, data['test']), c.baselines) | facts | {
       'comparisons': len(data['train'].prompt), 'wall_seconds': clock()}

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.algorithms import ppo
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
@@ -90,12 +91,12 @@ def run_group(configs, workdirs):
     evaluate=lambda state, frozen: evals.means(rows)(state.params['policy'], frozen, noise),
     tokenizer=tokenizer, show=('score', 'k1', 'response_length'), watch=rl.watch)
   measure = jax.jit(rows)
-  start, summaries = jax.device_get(measure(initial.params, frozen, noise)), []
+  start, summaries = meshes.fetch(measure(initial.params, frozen, noise)), []
   ceiling = ranker.ceiling(jax.jit(score), judge.params, frozen['held']['ranked'])
   for s, w in enumerate(workdirs):
     policy = state.params['policy']
     policy = policy if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], policy)
-    end = jax.device_get(measure(policy, frozen, noise))
+    end = meshes.fetch(measure(policy, frozen, noise))
     summary = evals.gain(start, end, rundir.read_metrics(w, *[f'eval/{k}' for k in end]))
     summary |= {'by_kind': evals.kinds(start, end), **ranker.summary(start, end, ceiling),
                 'samples': steps * p.batch_size, 'wall_seconds': clock()}

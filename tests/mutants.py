@@ -99,6 +99,7 @@ SYMBOLS, SEEDS = 'data/symbols.py', 'analysis/seeds.py'
 TEST_SYMBOLS, TEST_SEEDS = 'data/test_symbols.py::test_', 'analysis/test_seeds.py::test_'
 TEACHER_FILE, TEST_TEACHER_FILE = 'data/teacher_file.py', 'data/test_teacher_file.py::test_'
 TEACHER, TEST_TEACHER = 'run/teacher.py', 'run/test_teacher.py::test_'
+TEST_PROCESSES = 'contracts/test_processes.py::test_'
 LOWERING, TEST_LOWERING = 'run/lowering.py', 'run/test_lowering.py::test_'
 
 MUTANTS = [
@@ -1274,8 +1275,6 @@ MUTANTS = [
            TEST_LOWERING + 'weights_travel_and_rows_stay'),
     Mutant(MESH, 'if mesh.size == 1:', 'if mesh.size > 0:',
            TEST_MESH + 'pin_keeps_rows_on_their_devices_and_the_width_whole'),
-    Mutant(MESH, 'if size % parts == 0 else PartitionSpec.UNCONSTRAINED', '',
-           TEST_MESH + 'pin_keeps_rows_on_their_devices_and_the_width_whole'),
     Mutant(TRANSFORMER, "layer['down'], 'rows', 'embed')", "layer['down'], 'embed', 'embed')",
            TEST_LOWERING + 'weights_travel_and_rows_stay'),
     Mutant(BUILD, 'transformer.decoder(sized, meshes.pin(mesh))', 'transformer.decoder(sized)',
@@ -1293,6 +1292,21 @@ MUTANTS = [
            TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
     Mutant(LOWERING, 'meshes.check_batch(rows // parts, mesh)', 'pass',
            TEST_LOWERING + 'what_cannot_be_cut_is_refused'),
+
+    # several processes
+    Mutant(RUNDIR, "os.environ.get('RLHF_PROCESS', '0') == '0'", 'True',
+           TEST_RUNDIR + 'of_several_processes_the_first_alone_writes'),
+    Mutant(RUNDIR, "line[name] = _plain(float(np.reshape(value, ())))\n  if not writes():",
+           "line[name] = _plain(float(np.reshape(value, ())))\n  if False:",
+           TEST_RUNDIR + 'of_several_processes_the_first_alone_writes'),
+    Mutant(CONFIG, 'int(index) < int(count)', 'True',
+           TEST_CONFIG + 'half_a_set_of_processes_is_refused'),
+    Mutant(CONFIG, '    if missing:', '    if False:',
+           TEST_CONFIG + 'half_a_set_of_processes_is_refused'),
+    Mutant(CONFIG, 'if not rundir.writes():', 'if False:',
+           TEST_CONFIG + 'a_process_that_does_not_write_says_nothing'),
+    Mutant(MESH, 'sharding, lambda index: x[index])', 'sharding, lambda index: 0 * x[index])',
+           TEST_PROCESSES + 'the_same_updates'),
 ]
 
 

@@ -89,7 +89,14 @@ def preference_loss(body, lm_weight):
 
 def place(tree, specs, mesh):
   """Parameters on the mesh, by the training rules."""
-  return jax.device_put(tree, spec.shardings(specs, mesh, meshes.TRAIN_RULES))
+  return meshes.put(tree, spec.shardings(specs, mesh, meshes.TRAIN_RULES))
+
+
+def everywhere(tree, mesh):
+  """The tree with what is not on the mesh yet put on every device of it."""
+  devices = set(mesh.devices.flat)
+  return jax.tree.map(lambda x: x if getattr(x, 'sharding', None) and x.sharding.device_set == devices
+                      else meshes.put(x, meshes.replicated(mesh)), tree)
 
 
 def role(workdir, mesh, wrap=lambda model: model, part=None, step=None):
@@ -219,7 +226,7 @@ def put(batches, mesh):
   batch = jax.tree.map(lambda *x: np.stack(x), *batches)
   for each in batches:
     meshes.check_batch(jax.tree.leaves(each)[0].shape[0], mesh)
-  return jax.device_put(batch, _lead(meshes.batch_sharding(mesh)))
+  return meshes.put(batch, _lead(meshes.batch_sharding(mesh)))
 
 
 def compiled_update(update, shardings, several):

@@ -103,7 +103,7 @@ def ppo_run(mesh=None, *, learning_rate=1e-2, reference=0, shared=False, **optio
   mesh = one_device() if mesh is None else mesh
   program = ppo_program(mesh, shared=shared, **options)
   return SimpleNamespace(
-    **vars(program), state=jax.device_put(ppo_state(learning_rate, shared), program.shardings),
+    **vars(program), state=meshes.put(ppo_state(learning_rate, shared), program.shardings),
     frozen={'reference': build.place(parameters(reference), MODEL.spec, mesh),
             'score': build.place(parameters(2, True), JUDGE.spec, mesh)})
 
@@ -127,7 +127,7 @@ def pm_run(mesh=None, *, microbatches=1, learning_rate=1e-2):
   state = step.create(parameters(1, True), OPTIMIZER, jax.random.key(5), learning_rate)
   shardings = build.state_shardings(state, JUDGE.spec, mesh, False)
   return SimpleNamespace(
-    state=jax.device_put(state, shardings), loss=loss, frozen={},
+    state=meshes.put(state, shardings), loss=loss, frozen={},
     source=build.source(lambda config, i: pairs(i), None, [RUN], mesh),
     update=build.compiled_update(step.update(loss, OPTIMIZER, microbatches), shardings, False))
 
