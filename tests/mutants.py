@@ -100,6 +100,7 @@ TEST_SYMBOLS, TEST_SEEDS = 'data/test_symbols.py::test_', 'analysis/test_seeds.p
 TEACHER_FILE, TEST_TEACHER_FILE = 'data/teacher_file.py', 'data/test_teacher_file.py::test_'
 TEACHER, TEST_TEACHER = 'run/teacher.py', 'run/test_teacher.py::test_'
 TEST_PROCESSES = 'contracts/test_processes.py::test_'
+LORA, TEST_LORA = 'models/lora.py', 'models/test_lora.py::test_'
 LOWERING, TEST_LOWERING = 'run/lowering.py', 'run/test_lowering.py::test_'
 
 MUTANTS = [
@@ -1307,6 +1308,23 @@ MUTANTS = [
            TEST_CONFIG + 'a_process_that_does_not_write_says_nothing'),
     Mutant(MESH, 'sharding, lambda index: x[index])', 'sharding, lambda index: 0 * x[index])',
            TEST_PROCESSES + 'the_same_updates'),
+
+    # low-rank adapters
+    Mutant(LORA, 'weight + scale * product', 'weight + product', TEST_LORA + 'a_matrix_by_hand'),
+    Mutant(LORA, "(2 if spec.axes[stacked] == 'heads' else 1)", '1',
+           TEST_LORA + 'every_layer_has_its_own_and_heads_are_one_side'),
+    Mutant(LORA, '*axes[inputs:]), zeros', '*axes[inputs:]), normal(1.0)',
+           TEST_LORA + 'training_starts_from_the_base_itself'),
+    Mutant(LORA, 'normal(fan_in**-0.5)', 'normal(1.0)',
+           TEST_LORA + 'training_starts_from_the_base_itself'),
+    Mutant(LORA, '.astype(weight.dtype)', '', TEST_LORA + 'weights_keep_their_type'),
+    Mutant(LORA, '(*axes[:inputs], None)', '(*axes[:stacked], None, None)',
+           TEST_LORA + 'eight_devices_train_what_one_does'),
+    Mutant(LORA, 'missing or rank < 1', 'rank < 1', TEST_LORA + 'what_has_no_adapter_is_refused'),
+    Mutant(BUILD, "body.whole(params['body'], base.params)", 'base.params',
+           TEST_BUILD + 'adapters_are_read_merged_into_the_network_they_started_from'),
+    Mutant(BUILD, 'adapters.merge(base, part, lora.scale)', 'adapters.merge(base, part, 1.0)',
+           TEST_BUILD + 'adapters_are_read_merged_into_the_network_they_started_from'),
 ]
 
 
