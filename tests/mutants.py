@@ -1276,6 +1276,8 @@ MUTANTS = [
            TEST_LOWERING + 'weights_travel_and_rows_stay'),
     Mutant(MESH, 'if mesh.size == 1:', 'if mesh.size > 0:',
            TEST_MESH + 'pin_keeps_rows_on_their_devices_and_the_width_whole'),
+    Mutant(MESH, 'if size % parts == 0 else PartitionSpec.UNCONSTRAINED', '',
+           TEST_MESH + 'pin_leaves_rows_that_do_not_divide_free'),
     Mutant(TRANSFORMER, "layer['down'], 'rows', 'embed')", "layer['down'], 'embed', 'embed')",
            TEST_LOWERING + 'weights_travel_and_rows_stay'),
     Mutant(BUILD, 'transformer.decoder(sized, meshes.pin(mesh))', 'transformer.decoder(sized)',

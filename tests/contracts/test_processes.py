@@ -66,12 +66,12 @@ def assert_same_metrics(a, b):
 
 
 def test_the_same_runs(tmp_path):
-  """Language model, preference model and PPO, each from the runs before it, parameters cut over both
-  processes; a finished run is read by both and trained by none."""
+  """Language model, preference model and PPO, each from what two processes saved before, parameters cut
+  over both; a finished run is read by both and trained by none."""
   def arguments(main, kind, **settings):
     return [f'experiments.{main}', f'--config=configs/{main}.py:smoke',
             f'--workdir={tmp_path}/{kind}/{main}', '--config.mesh.data=1', '--config.mesh.fsdp=8',
-            *(f'--config.{key}={tmp_path}/{kind}/{value}' for key, value in settings.items())]
+            *(f'--config.{key}={tmp_path}/two/{value}' for key, value in settings.items())]
   stages = {'pretrain_lm': {}, 'train_pm': {'init': 'pretrain_lm', 'policy': 'pretrain_lm'},
             'train_ppo': {'policy': 'pretrain_lm', 'preference_model': 'train_pm'}}
   for main, settings in stages.items():
