@@ -58,6 +58,13 @@ def optimizer(learning_rate, warmup=0.02, decay='cosine', weight_decay=0.0, name
                      'eps': 1e-8, 'early_eps': False, 'weight_decay': weight_decay})
 
 
+def lora():
+  """Adapters of this rank instead of all weights of the body, 0 for all weights; scale: of what they
+  add; targets: the matrices that have one (Hu et al. 2021)."""
+  return ConfigDict({'rank': 0, 'scale': 1.0,
+                     'targets': ('query', 'key', 'value', 'output', 'up', 'down')})
+
+
 def oracle_data():
   """The oracle world. beta: the worker's sharpness, set once so that two workers agree on 63-70% of
   the kept pairs; least_skill: of the world's own answerers, used where no policy is named."""

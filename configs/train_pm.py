@@ -24,7 +24,7 @@ def get_config(arg=''):
     # harmful_share of the `take` training comparisons that are used (None: as they come; take 0: all);
     # harmful_weight: of their pair loss, the lambda of Bai et al. figure 27
     'kinds': (), 'harmful_share': None, 'take': 0, 'harmful_weight': 1.0,
-    'end_of_context': True, 'head': 'normal', 'lm_weight': 1.0, 'epochs': 1,
+    'end_of_context': True, 'head': 'normal', 'lora': presets.lora(), 'lm_weight': 1.0, 'epochs': 1,
     'batch_size': 32, 'widths': (32, 46), 'microbatches': 1,
     'baselines': True, 'eval_pairs': 512, 'log_every': 10, 'eval_every': 100,
     'checkpoint_every': 500})

@@ -35,7 +35,7 @@ def run(config, workdir):
   held = max(config.batch_size, len(corpus.index_B) // 50)
   order = np.random.default_rng(config.data.seed).permutation(len(corpus.index_B))
   held_rows, rows = order[:held][:config.eval_rows], order[held:]
-  model = build.model(config, tokenizer.vocab_size)
+  model = build.model(config, tokenizer.vocab_size, mesh)
   optimizer = build.optimizer(config, config.steps, model.spec)
 
   def token_logp(params, tokens_BT, valid_BT, segment_BT):

@@ -56,7 +56,7 @@ def stage(config, workdir, name, grid, start, mesh):
     pair_N2 = lessons((c.order, c.seed))[name]
     return batch(pair_N2[np.arange(i * c.batch_size, (i + 1) * c.batch_size) % len(pair_N2)])
 
-  body = build.model(config, symbols.VOCAB_SIZE)
+  body = build.model(config, symbols.VOCAB_SIZE, mesh)
   model = heads.scalar(body, heads.initial_normal(heads.width(body)))
   every_NT = jnp.asarray(symbols.tokens(np.arange(symbols.SYMBOLS)))
 

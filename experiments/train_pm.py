@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlhf_jax.algorithms import preference
 from rlhf_jax.core import rundir, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.evals import preference as evals
-from rlhf_jax.models import heads, logp
+from rlhf_jax.models import heads
 from rlhf_jax.run import build, comparisons, worlds
 from rlhf_jax.run.config import main
 from rlhf_jax.run.train import Clock, finish, open_runs, train
@@ -39,6 +38,8 @@ def run_group(configs, workdirs):
   build.check_same_model(config, config.init)
   body, tokenizer = base.model, base.tokenizer
   model = heads.scalar(body, build.head_init(config, heads.width(body)))
+  part = build.trained_part(config, body.spec)
+  specs = {'body': part.spec, 'head': model.spec['head']}
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
   clock, ids = Clock(), (build.eoc_id(config, tokenizer), tokenizer.pad_id)
@@ -47,36 +48,39 @@ def run_group(configs, workdirs):
   host, per_epoch = comparisons.source(data['train'], harmful_N, config, *ids)
   held, steps = comparisons.held_out(data['validation'], config, *ids), per_epoch * config.epochs
 
-  loss = preference.make_loss(
-    hidden=lambda params, tokens, valid: body.apply(params['body'], tokens, valid),
-    score=lambda params, hidden, valid: heads.last(heads.read(params['head'], hidden), valid),
-    token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
-      body, params['body'], hidden, tokens, valid),
-    lm_weight=config.lm_weight)
+  whole_loss = build.preference_loss(body, config.lm_weight)
+
+  def whole(params, frozen):
+    return params | {'body': part.whole(params['body'], frozen['base'])}
+
+  def loss(params, batch, key, frozen):
+    return whole_loss(whole(params, frozen), batch, key, frozen)
 
   def init(config, key):
     fresh = {name: s.init(key_for(key, 'head', i), s.shape, s.dtype)
              for i, (name, s) in enumerate(sorted(model.spec['head'].items()))}
-    return {'body': base.params, 'head': trained_head or fresh}
+    return {'body': part.start(base.params, key), 'head': trained_head or fresh}
 
   def evaluate(state, frozen):
-    parts = jax.lax.map(lambda part: loss(state.params, part, state.key, {})[1], frozen['held'])
+    parts = jax.lax.map(lambda held: loss(state.params, held, state.key, frozen)[1], frozen['held'])
     return {'accuracy': parts['accuracy'].sum(), 'loss': parts['preference_loss'].sum()}
 
-  optimizer = build.optimizer(config, steps, model.spec)
+  optimizer = build.optimizer(config, steps, specs)
+  frozen = {'held': jax.tree.map(jnp.asarray, held),
+            'base': base.params if config.lora.rank else None}     # else they are what is trained
   state = train(
-    configs, workdirs, label='preferences', steps=steps, mesh=mesh, specs=model.spec, init=init,
+    configs, workdirs, label='preferences', steps=steps, mesh=mesh, specs=specs, init=init,
     optimizer=optimizer, update=step.update(loss, optimizer, config.microbatches), host=host,
-    frozen={'held': jax.tree.map(jnp.asarray, held)}, evaluate=evaluate, tokenizer=tokenizer,
-    show=('loss', 'accuracy'))
+    frozen=frozen, evaluate=evaluate, tokenizer=tokenizer, show=('loss', 'accuracy'))
   score = jax.jit(lambda params, tokens, valid: heads.last(
     model.apply(params, tokens, valid), valid))
   summaries = []
   for s, (c, w) in enumerate(zip(configs, workdirs, strict=True)):
     params = state.params if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], state.params)
-    scores = comparisons.scores(score, params, data['test'], c, *ids, mesh)
-    np.savez(f'{w}/test_scores.npz', chosen=scores[0], rejected=scores[1],
-             group=data['test'].group_N)
+    scores = comparisons.scores(score, whole(params, frozen), data['test'], c, *ids, mesh)
+    if rundir.writes():
+      np.savez(f'{w}/test_scores.npz', chosen=scores[0], rejected=scores[1],
+               group=data['test'].group_N)
     summary = evals.summary(scores, data, world.groups, worlds.is_harmful(
       world, data['test']), c.baselines) | facts | {
       'comparisons': len(data['train'].prompt), 'wall_seconds': clock()}

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.algorithms import ppo
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
@@ -70,18 +71,10 @@ def run_group(configs, workdirs):
     return ppo.experience(made, p.discount, p.lam, p.whiten, paid_B,
                           p.whiten_rewards).replace(text=batch['text'])
 
-  def text_logp(params, tokens_BT, valid_BT, segment_BT):
-    return logp.token_logp(model, params, tokens_BT, valid_BT, segment_BT=segment_BT)
-
   running = p.normalise == 'running'
-  loss = ppo.make_loss(read, p.clip, p.value_clip, p.value_coef, p.entropy_coef)
-  if p.pretrain_coef:
-    loss = ppo.with_pretraining(loss, text_logp, p.pretrain_coef)
   steps = p.samples // p.batch_size
   optimizer = build.optimizer(config, steps * p.passes * p.minibatches, specs, steps * p.batch_size)
-  update = ppo.reported(step.passes(
-    step.update(loss, optimizer, config.microbatches), p.passes, p.minibatches,
-    ppo.after(p.kl_horizon, running)), tokenizer.end_id)
+  update = rl.update(config, model, read, optimizer, tokenizer.end_id)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
                     truths=worlds.truths(world, tokenizer), prompt_width=width,
                     tests={name: test for name, (_, test) in tests.items()},
@@ -98,12 +91,12 @@ def run_group(configs, workdirs):
     evaluate=lambda state, frozen: evals.means(rows)(state.params['policy'], frozen, noise),
     tokenizer=tokenizer, show=('score', 'k1', 'response_length'), watch=rl.watch)
   measure = jax.jit(rows)
-  start, summaries = jax.device_get(measure(initial.params, frozen, noise)), []
+  start, summaries = meshes.fetch(measure(initial.params, frozen, noise)), []
   ceiling = ranker.ceiling(jax.jit(score), judge.params, frozen['held']['ranked'])
   for s, w in enumerate(workdirs):
     policy = state.params['policy']
     policy = policy if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], policy)
-    end = jax.device_get(measure(policy, frozen, noise))
+    end = meshes.fetch(measure(policy, frozen, noise))
     summary = evals.gain(start, end, rundir.read_metrics(w, *[f'eval/{k}' for k in end]))
     summary |= {'by_kind': evals.kinds(start, end), **ranker.summary(start, end, ceiling),
                 'samples': steps * p.batch_size, 'wall_seconds': clock()}

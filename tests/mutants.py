@@ -103,6 +103,9 @@ PM_STUDY, TEST_PM_STUDY = 'analysis/pm_study.py', 'analysis/test_pm_study.py::te
 FRONTIER, TEST_FRONTIER = 'analysis/frontier.py', 'analysis/test_frontier.py::test_'
 GENERATED, TEST_GENERATED = 'data/generated.py', 'data/test_generated.py::test_'
 TEST_CANDIDATES = 'rollout/test_candidates.py::test_'
+TEST_PROCESSES = 'contracts/test_processes.py::test_'
+LORA, TEST_LORA = 'models/lora.py', 'models/test_lora.py::test_'
+LOWERING, TEST_LOWERING = 'run/lowering.py', 'run/test_lowering.py::test_'
 
 MUTANTS = [
     Mutant(GAE, 'value_next_B - value_B\n', 'value_next_B + value_B\n', TEST_GAE + 'fixed_numbers'),
@@ -1313,6 +1316,62 @@ MUTANTS = [
            TEST_TRAIN + 'evaluations_are_at_the_steps_that_are_named'),
     Mutant(ROBUSTNESS, 'f_oneway(*found.values())', 'kruskal(*found.values())',
            TEST_ROBUSTNESS + 'slopes_against_one_judge_by_policy'),
+    # scale: arrays on a mesh, and the bytes of a chip
+    Mutant(MESH, "'embed': None, 'rows': ('data', 'fsdp')}", "'rows': ('data', 'fsdp')}",
+           TEST_LOWERING + 'weights_travel_and_rows_stay'),
+    Mutant(MESH, 'if mesh.size == 1:', 'if mesh.size > 0:',
+           TEST_MESH + 'pin_keeps_rows_on_their_devices_and_the_width_whole'),
+    Mutant(MESH, 'if size % parts == 0 else PartitionSpec.UNCONSTRAINED', '',
+           TEST_MESH + 'pin_leaves_rows_that_do_not_divide_free'),
+    Mutant(TRANSFORMER, "layer['down'], 'rows', 'embed')", "layer['down'], 'embed', 'embed')",
+           TEST_LOWERING + 'weights_travel_and_rows_stay'),
+    Mutant(BUILD, 'transformer.decoder(sized, meshes.pin(mesh))', 'transformer.decoder(sized)',
+           TEST_LOWERING + 'the_lowered_text_says_where_arrays_are'),
+    Mutant(LOWERING, 'x.sharding.shard_shape(x.shape)', 'x.shape',
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, '2 * _rows(c.batch_size', '_rows(c.batch_size',
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, 'return rows // parts // meshes.batch_shards(mesh)', 'return rows // parts',
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, "networks = 1 if p.value_init == 'shared' else 2", 'networks = 1',
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, '(4 * D + cut // t)', '(4 * D + cut)', TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, "PartitionSpec(('data', 'fsdp'), 'tensor')", "PartitionSpec(('data', 'fsdp'))",
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(LOWERING, 'meshes.check_batch(rows // parts, mesh)', 'pass',
+           TEST_LOWERING + 'what_cannot_be_cut_is_refused'),
+
+    # several processes
+    Mutant(RUNDIR, "os.environ.get('RLHF_PROCESS', '0') == '0'", 'True',
+           TEST_RUNDIR + 'of_several_processes_the_first_alone_writes'),
+    Mutant(RUNDIR, "line[name] = _plain(float(np.reshape(value, ())))\n  if not writes():",
+           "line[name] = _plain(float(np.reshape(value, ())))\n  if False:",
+           TEST_RUNDIR + 'of_several_processes_the_first_alone_writes'),
+    Mutant(CONFIG, 'int(index) < int(count)', 'True',
+           TEST_CONFIG + 'half_a_set_of_processes_is_refused'),
+    Mutant(CONFIG, '    if missing:', '    if False:',
+           TEST_CONFIG + 'half_a_set_of_processes_is_refused'),
+    Mutant(CONFIG, 'if not rundir.writes():', 'if False:',
+           TEST_CONFIG + 'a_process_that_does_not_write_says_nothing'),
+    Mutant(MESH, 'sharding, lambda index: x[index])', 'sharding, lambda index: 0 * x[index])',
+           TEST_PROCESSES + 'the_same_updates'),
+
+    # low-rank adapters
+    Mutant(LORA, 'weight + scale * product', 'weight + product', TEST_LORA + 'a_matrix_by_hand'),
+    Mutant(LORA, "(2 if spec.axes[stacked] == 'heads' else 1)", '1',
+           TEST_LORA + 'every_layer_has_its_own_and_heads_are_one_side'),
+    Mutant(LORA, '*axes[inputs:]), zeros', '*axes[inputs:]), normal(1.0)',
+           TEST_LORA + 'training_starts_from_the_base_itself'),
+    Mutant(LORA, 'normal(fan_in**-0.5)', 'normal(1.0)',
+           TEST_LORA + 'training_starts_from_the_base_itself'),
+    Mutant(LORA, '.astype(weight.dtype)', '', TEST_LORA + 'weights_keep_their_type'),
+    Mutant(LORA, '(*axes[:inputs], None)', '(*axes[:stacked], None, None)',
+           TEST_LORA + 'eight_devices_train_what_one_does'),
+    Mutant(LORA, 'missing or rank < 1', 'rank < 1', TEST_LORA + 'what_has_no_adapter_is_refused'),
+    Mutant(BUILD, "body.whole(params['body'], base.params)", 'base.params',
+           TEST_BUILD + 'adapters_are_read_merged_into_the_network_they_started_from'),
+    Mutant(BUILD, 'adapters.merge(base, part, lora.scale)', 'adapters.merge(base, part, 1.0)',
+           TEST_BUILD + 'adapters_are_read_merged_into_the_network_they_started_from'),
 ]
 
 

@@ -3,15 +3,20 @@
 Axes: 'data' (rows of the batch), 'fsdp' (rows of the batch, and parameters cut along their width),
 'tensor' (heads, hidden units and the vocabulary). jax.jit with these shardings is what once was
 called pjit. Every impossible setting is refused here, before anything compiles.
+TRAIN_RULES say where parameters rest, COMPUTE_RULES how arrays are cut while they are computed with.
 """
 import math
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 TRAIN_RULES = {'embed': 'fsdp', 'heads': 'tensor', 'mlp': 'tensor', 'vocab': 'tensor', 'kv': None,
                'layers': None, 'member': None}
+# The width is whole while computing: each layer's weights are gathered, rows stay on their devices.
+COMPUTE_RULES = TRAIN_RULES | {'embed': None, 'rows': ('data', 'fsdp')}
 
 
 def make(data=1, fsdp=1, tensor=1, devices=None):
@@ -28,6 +33,11 @@ def make(data=1, fsdp=1, tensor=1, devices=None):
                      f'use {_text(fits)}, or -1 for one of them')
   # Auto is written out: the default differs between JAX versions.
   return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def abstract(data, fsdp, tensor):
+  """A Mesh of as many chips, none of which is here: for lowering and for counting bytes."""
+  return AbstractMesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def batch_shards(mesh):
@@ -54,21 +64,62 @@ def replicated(mesh):
   return NamedSharding(mesh, PartitionSpec())
 
 
+def pin(mesh):
+  """pin(x, *axes) -> x, kept cut by COMPUTE_RULES where it is computed; axes: a logical name for each
+  dimension, one that does not divide stays free.
+
+  Without it XLA is free to cut hidden states along their width, as the weights of 'fsdp' are, and
+  then every chip computes with the rows of all others (4 times the memory at fsdp = 8).
+  """
+  if mesh.size == 1:
+    return lambda x, *axes: x
+
+  def place(size, name):
+    axes = COMPUTE_RULES[name]
+    parts = math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
+    return axes if size % parts == 0 else PartitionSpec.UNCONSTRAINED
+  return lambda x, *axes: jax.lax.with_sharding_constraint(x, NamedSharding(
+    mesh, PartitionSpec(*map(place, x.shape, axes))))
+
+
 def put_batch(batch, mesh):
   """Host arrays -> global arrays, rows over 'data' and 'fsdp'.
 
-  With several processes each passes its own share of the rows, shares of one size in the order of
-  the process index.
+  With several processes each passes the whole batch and keeps what its devices hold: a batch is a
+  function of its position, and one that spans 'tensor' needs no bookkeeping of whose rows are whose.
   """
-  sharding, processes = batch_sharding(mesh), jax.process_count()
   rows = {x.shape[0] for x in jax.tree.leaves(batch)}
   if len(rows) != 1:
     raise ValueError(f'the arrays of a batch have {sorted(rows)} rows: they must all have the same')
-  check_batch(rows.pop() * processes, mesh)
-  if processes == 1:
-    return jax.device_put(batch, sharding)
-  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(
-    sharding, x, global_shape=(x.shape[0] * processes, *x.shape[1:])), batch)
+  check_batch(rows.pop(), mesh)
+  return put(batch, batch_sharding(mesh))
+
+
+def put(tree, shardings):
+  """Arrays that every process holds whole, or that lie on the mesh -> global arrays on `shardings`, one
+  for all leaves or a tree of them."""
+  if isinstance(shardings, NamedSharding):
+    shardings = jax.tree.map(lambda _: shardings, tree)
+  return jax.device_put(tree, shardings) if jax.process_count() == 1 else jax.tree.map(
+    _put_one, tree, shardings)
+
+
+def _put_one(x, sharding):
+  """jax.device_put, which refuses what one process holds where others have a part."""
+  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    return jax.device_put(x, sharding)
+  if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    return jax.random.wrap_key_data(_put_one(jax.random.key_data(x), sharding),
+                                    impl=jax.random.key_impl(x))
+  x = np.asarray(x)
+  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+def fetch(tree):
+  """Global arrays -> host arrays, whole in every process."""
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def _text(sizes):

@@ -2,6 +2,7 @@
 
 One folder is one run of one resolved config. Files are replaced whole (written beside, then
 renamed), only metrics.jsonl grows; a run killed at any moment leaves a folder that can be resumed.
+Of several processes (RLHF_PROCESS, see `run.config.prepare_backend`) the first alone writes.
 Numbers that are not finite are written as null, so every file is strict JSON. No jax here.
 """
 import hashlib
@@ -11,6 +12,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+
+
+def writes():
+  """Whether this process is the one that writes files."""
+  return os.environ.get('RLHF_PROCESS', '0') == '0'
 
 
 def open_run(path, config):
@@ -55,6 +61,8 @@ def append_metrics(path, step, metrics):
     if np.size(value) != 1:
       raise ValueError(f'metric {name!r} has {np.size(value)} values: reduce it to one number')
     line[name] = _plain(float(np.reshape(value, ())))
+  if not writes():
+    return
   with open(Path(path) / 'metrics.jsonl', 'a', encoding='utf-8') as file:
     file.write(json.dumps(line) + '\n')
 
@@ -115,6 +123,8 @@ def is_done(path):
 
 def write_text(path, text):
   """`text` as the file `path`, whole or not at all: written beside it, then renamed over it."""
+  if not writes():
+    return
   path = Path(path)
   beside = path.with_name(path.name + '.tmp')
   beside.write_text(text, encoding='utf-8')

@@ -11,6 +11,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from rlhf_jax.core import rundir
+
 PAD, END, END_OF_CONTEXT = SPECIAL = ('<|pad|>', '<|end|>', '<|eoc|>')
 _BYTES = 256
 
@@ -46,7 +48,7 @@ class Tokenizer:
     return self.bpe.decode_batch(rows, skip_special_tokens=not show_special)
 
   def save(self, path):
-    Path(path).write_text(self.bpe.to_str(pretty=True), encoding='utf-8')
+    rundir.write_text(path, self.bpe.to_str(pretty=True))
 
 
 def train(texts, vocab_size):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.evals import baselines, ranker
 from rlhf_jax.models import logp
 
@@ -101,6 +102,6 @@ def in_parts(function, rows, size):
   out = []
   for at in range(0, n, size):
     index = np.resize(np.arange(at, min(at + size, n)), size)
-    made = jax.device_get(function(jax.tree.map(lambda x, index=index: x[index], rows)))
+    made = meshes.fetch(function(jax.tree.map(lambda x, index=index: x[index], rows)))
     out.append(jax.tree.map(lambda x: x[:min(size, n - at)], made))
   return jax.tree.map(lambda *x: np.concatenate(x), *out)

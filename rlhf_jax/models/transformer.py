@@ -28,8 +28,8 @@ class Cache:
   column: jax.Array
 
 
-def decoder(config):
-  """The Model of a TransformerConfig."""
+def decoder(config, pin=lambda x, *axes: x):
+  """The Model of a TransformerConfig. pin: as of `core.mesh.pin`, where arrays are kept on a mesh."""
   def block(x_ND, layer, attend):
     """One layer on the rows of all tokens (flat: XLA's products of rank 3 cost 1.5 times as much
     on CPU); attend(q_NHK, k_NHK, v_NHK) -> NHK mixes columns."""
@@ -38,12 +38,13 @@ def decoder(config):
     q, k, v = (jnp.einsum('nd,dhk->nhk', y_ND, layer[name]) for name in ('query', 'key', 'value'))
     x_ND = x_ND + jnp.einsum('nhk,hkd->nd', attend(q, k, v), layer['output'])
     y_ND = _rms_norm(x_ND, layer['mlp_norm'])
-    return x_ND + jax.nn.gelu(y_ND @ layer['up']) @ layer['down']
+    return pin(x_ND + jax.nn.gelu(y_ND @ layer['up']) @ layer['down'], 'rows', 'embed')
 
   def embed(params, tokens_BT, valid_BT):
     """x_ND of all tokens; padding reads row 0 of the table, whatever id it holds."""
     ids_N = jnp.where(valid_BT > 0, tokens_BT, 0).reshape(-1)
-    return jnp.take(params['embed'], ids_N, axis=0, mode='clip').astype(config.dtype)
+    table_VD = pin(params['embed'], 'vocab', 'embed')
+    return pin(jnp.take(table_VD, ids_N, axis=0, mode='clip').astype(config.dtype), 'rows', 'embed')
 
   def read(params, tokens_BT, valid_BT, segment_BT, keep):
     """(hidden_BTD, keys and values [L, B, T, H, K] if `keep`) of a whole text."""
@@ -104,8 +105,9 @@ def decoder(config):
 
   def unembed(params, hidden_ND):
     table_VD = params['embed'] if config.tie_embeddings else params['unembed']
-    return jnp.einsum('nd,vd->nv', hidden_ND, table_VD.astype(hidden_ND.dtype),
-                      preferred_element_type=jnp.float32)
+    table_VD = pin(table_VD.astype(hidden_ND.dtype), 'vocab', 'embed')
+    return pin(jnp.einsum('nd,vd->nv', hidden_ND, table_VD, preferred_element_type=jnp.float32),
+               'rows', 'vocab')
 
   return Model(_spec(config), apply, unembed, prefill, decode)
 

@@ -1,6 +1,7 @@
 """From checked configs to compiled, sharded functions. The inner layers never see a config."""
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,15 +9,26 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from rlhf_jax.algorithms import preference
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec
+from rlhf_jax.core.random import key_for
 from rlhf_jax.data import tokenizer as tokenizers
-from rlhf_jax.models import decode, heads, sizes, transformer
+from rlhf_jax.models import decode, heads, logp, sizes, transformer
+from rlhf_jax.models import lora as adapters
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import checkpoint
 
 MAY_VARY = ('seed', 'order', 'optimizer.learning_rate', 'harmful_weight', 'ppo.kl_coef',
             'ppo.kl_target', 'ppo.kl_stop', 'ppo.helpful_share')          # inside one compiled program
+
+
+class Part(NamedTuple):
+  """What is trained of a network. start(params, key) -> its first values; whole(part, base) -> the
+  parameters of the network, base being those it started from."""
+  spec: object
+  start: Callable
+  whole: Callable
 
 
 class Role(NamedTuple):
@@ -35,10 +47,12 @@ def mesh(config, *batch_sizes):
   return made
 
 
-def model(config, vocab_size):
-  """The Model of `config.model`; options None keep the size's own."""
+def model(config, vocab_size, mesh=None):
+  """The Model of `config.model`, its arrays kept to the rules of `mesh` if there is one; options None
+  keep the size's own."""
   options = {k: v for k, v in config.model.items() if k not in ('name', 'vocab_size') and v is not None}
-  return transformer.decoder(sizes.config(config.model.name, vocab_size=vocab_size, **options))
+  sized = sizes.config(config.model.name, vocab_size=vocab_size, **options)
+  return transformer.decoder(sized) if mesh is None else transformer.decoder(sized, meshes.pin(mesh))
 
 
 def optimizer(config, steps, specs, samples=None):
@@ -74,21 +88,57 @@ def head_init(config, width):
   return known[config.head]
 
 
+def trained_part(config, specs):
+  """The Part of a network with these specs: all of it, or low-rank adapters where `config.lora.rank` is
+  above 0."""
+  lora = config.get('lora')                                  # runs older than the switch have none
+  if lora is None or not lora.rank:
+    return Part(specs, lambda params, key: params, lambda part, base: part)
+  pairs = adapters.adapter(specs, lora.rank, lora.targets)
+  return Part(pairs, lambda params, key: spec.init(pairs, key_for(key, 'lora')),
+              lambda part, base: adapters.merge(base, part, lora.scale))
+
+
+def preference_loss(body, lm_weight):
+  """The Loss of preference-model training: `body` and a scalar head, read in one pass."""
+  return preference.make_loss(
+    hidden=lambda params, tokens, valid: body.apply(params['body'], tokens, valid),
+    score=lambda params, hidden, valid: heads.last(heads.read(params['head'], hidden), valid),
+    token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
+      body, params['body'], hidden, tokens, valid),
+    lm_weight=lm_weight)
+
+
 def place(tree, specs, mesh):
   """Parameters on the mesh, by the training rules."""
-  return jax.device_put(tree, spec.shardings(specs, mesh, meshes.TRAIN_RULES))
+  return meshes.put(tree, spec.shardings(specs, mesh, meshes.TRAIN_RULES))
+
+
+def everywhere(tree, mesh):
+  """The tree with what is not on the mesh yet put on every device of it."""
+  devices = set(mesh.devices.flat)
+  return jax.tree.map(lambda x: x if getattr(x, 'sharding', None) and x.sharding.device_set == devices
+                      else meshes.put(x, meshes.replicated(mesh)), tree)
 
 
 def role(workdir, mesh, wrap=lambda model: model, part=None, step=None):
   """The Role saved in a run directory. wrap(model) adds the heads it was trained with; part names
-  one entry of the parameters, 'policy' in a PPO run; step None is the newest checkpoint."""
+  one entry of the parameters, 'policy' in a PPO run; step None is the newest checkpoint. Adapters of a
+  preference model are merged into the network of its `config.init`, which must still be there."""
   config = ConfigDict(rundir.read_config(workdir))
   tokenizer = tokenizers.load(f'{workdir}/tokenizer.json')
-  network = wrap(model(config, tokenizer.vocab_size))
-  shardings = spec.shardings(network.spec, mesh, meshes.TRAIN_RULES)
+  network = wrap(model(config, tokenizer.vocab_size, mesh))
+  adapted, specs = 'lora' in config and config.lora.rank > 0, network.spec
+  if adapted:
+    body = trained_part(config, network.spec['body'])
+    specs = specs | {'body': body.spec}
+  shardings = spec.shardings(specs, mesh, meshes.TRAIN_RULES)
   abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-                          spec.abstract(network.spec), shardings)
+                          spec.abstract(specs), shardings)
   params = checkpoint.load_params(workdir, abstract, part, meshes.replicated(mesh), step)
+  if adapted:
+    base, _ = body_and_head(config.init, mesh)
+    params = params | {'body': body.whole(params['body'], base.params)}
   return Role(network, params, tokenizer, network.spec)
 
 
@@ -102,7 +152,7 @@ def body_and_head(workdir, mesh):
   if 'head' not in checkpoint.stored(workdir):
     return role(workdir, mesh), None
   whole = role(workdir, mesh, heads.scalar)
-  body = model(config, whole.tokenizer.vocab_size)
+  body = model(config, whole.tokenizer.vocab_size, mesh)
   return Role(body, whole.params['body'], whole.tokenizer, body.spec), whole.params['head']
 
 
@@ -206,7 +256,7 @@ def put(batches, mesh):
   batch = jax.tree.map(lambda *x: np.stack(x), *batches)
   for each in batches:
     meshes.check_batch(jax.tree.leaves(each)[0].shape[0], mesh)
-  return jax.device_put(batch, _lead(meshes.batch_sharding(mesh)))
+  return meshes.put(batch, _lead(meshes.batch_sharding(mesh)))
 
 
 def compiled_update(update, shardings, several):

@@ -112,7 +112,7 @@ def pair_sampler(policy, answer_width, batch_size, mesh, judge=None, best_of=1):
     for at in tqdm(range(0, n, batch_size), desc='        sampling', unit='batch'):
       index = np.resize(np.arange(at, min(at + batch_size, n)), batch_size)   # one shape
       rows = meshes.put_batch((tokens_NP[index], valid_NP[index]), mesh)
-      made = jax.device_get(two(params, *rows, jax.random.fold_in(root, at)))
+      made = meshes.fetch(two(params, *rows, jax.random.fold_in(root, at)))
       out.append([x[:min(batch_size, n - at), :, width:] for x in (made.tokens_BKT, made.mask_BKT)])
     return tuple(np.concatenate(x) for x in zip(*out, strict=True))
   return sampler
@@ -206,5 +206,5 @@ def scores(score, params, data, config, eoc_id, pad_id, mesh):
     b = batch(data, bucket, eoc_id, pad_id)
     for side, rows in enumerate(((b.chosen_BT, b.chosen_valid_BT),
                                  (b.rejected_BT, b.rejected_valid_BT))):
-      out[side, bucket.index_B] = score(params, *meshes.put_batch(rows, mesh))
+      out[side, bucket.index_B] = meshes.fetch(score(params, *meshes.put_batch(rows, mesh)))
   return out

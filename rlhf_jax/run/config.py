@@ -4,6 +4,7 @@
 that exists, to a value of its type. Unknown keys, files and variants fail here, before any compile.
 """
 import ast
+import contextlib
 import difflib
 import importlib.util
 import os
@@ -13,6 +14,7 @@ import sys
 import ml_collections
 from ml_collections.config_dict import ConfigDict
 
+from rlhf_jax.core import rundir
 from rlhf_jax.run.hooks import Diverged
 
 ERRORS = (ValueError, FileNotFoundError, FileExistsError, KeyError, Diverged)
@@ -113,7 +115,12 @@ def main(run, argv=None):
     if here != config.main:
       raise ValueError(f'{options["config"]} is a config of {config.main}, not of {here}')
     prepare_backend()
-    run(config, options['workdir'])
+    with contextlib.ExitStack() as stack:
+      if not rundir.writes():                            # one process tells for all
+        nowhere = stack.enter_context(open(os.devnull, 'w'))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(contextlib.redirect_stderr(nowhere))
+      run(config, options['workdir'])
   reported(command, sys.argv[1:] if argv is None else argv)
 
 
@@ -132,11 +139,41 @@ def reported(command, argv):
 
 
 def prepare_backend():
-  """Turns the persistent compilation cache on (RLHF_CACHE_DIR, default ~/.cache/rlhf_jax)."""
+  """Turns the persistent compilation cache on (RLHF_CACHE_DIR, default ~/.cache/rlhf_jax), and joins
+  the other processes of a run.
+
+  RLHF_COORDINATOR=host:port RLHF_PROCESSES=count RLHF_PROCESS=index: one command per process, the
+  address being that of process 0. RLHF_DISTRIBUTED=1: jax finds them out itself, on TPU pods, under
+  Slurm and the like. All see one file system; process 0 writes and prints.
+  """
   import jax
+  join(os.environ)
   cache = os.environ.get('RLHF_CACHE_DIR', os.path.expanduser('~/.cache/rlhf_jax'))
   jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def join(environment):
+  """Starts `jax.distributed` as the environment says, see `prepare_backend`; nothing for one process.
+
+  RLHF_PROCESS says from then on which process this is.
+  """
+  import jax
+  names = 'RLHF_COORDINATOR', 'RLHF_PROCESSES', 'RLHF_PROCESS'
+  given = [name for name in names if environment.get(name)]
+  if environment.get('RLHF_DISTRIBUTED') == '1':
+    jax.distributed.initialize()
+    environment['RLHF_PROCESS'] = str(jax.process_index())
+  elif given:
+    missing = [name for name in names if name not in given]
+    if missing:
+      raise ValueError(f'{given[0]} is set and {missing[0]} is not: several processes take '
+                       f'{", ".join(names)}, one process takes none')
+    address, count, index = (environment[name] for name in names)
+    if not (count.isdigit() and index.isdigit() and int(index) < int(count)):
+      raise ValueError(f'RLHF_PROCESS={index} of RLHF_PROCESSES={count}: number the processes from 0')
+    jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+    jax.distributed.initialize(address, int(count), int(index))
 
 
 def stage(config, name, **changes):

@@ -5,7 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.models import actor_critic, heads
+from rlhf_jax.algorithms import ppo
+from rlhf_jax.core import step
+from rlhf_jax.models import actor_critic, heads, logp
 from rlhf_jax.run import worlds
 from rlhf_jax.run.hooks import Diverged
 
@@ -79,6 +81,22 @@ def networks(p, policy, judge, start):
     value = head if body is None else {'body': body, 'head': head}
     return {'policy': policy.params, 'value': value}
   return read, {'policy': policy.spec, 'value': value_spec}, init
+
+
+def update(config, policy, read, optimizer, end_id):
+  """PPO's Update of one rollout: all passes over it. policy: the Model, for the loss on documents;
+  read: of `networks`."""
+  p = config.ppo
+
+  def text_logp(params, tokens_BT, valid_BT, segment_BT):
+    return logp.token_logp(policy, params, tokens_BT, valid_BT, segment_BT=segment_BT)
+
+  loss = ppo.make_loss(read, p.clip, p.value_clip, p.value_coef, p.entropy_coef)
+  if p.pretrain_coef:
+    loss = ppo.with_pretraining(loss, text_logp, p.pretrain_coef)
+  return ppo.reported(step.passes(
+    step.update(loss, optimizer, config.microbatches), p.passes, p.minibatches,
+    ppo.after(p.kl_horizon, p.normalise == 'running')), end_id)
 
 
 def watch(config, workdir):

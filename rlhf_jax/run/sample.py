@@ -28,7 +28,7 @@ def answers(policy, prompts, samples, answer_width, mesh, *, key, score=None, sc
   for at in tqdm(range(0, n, size), desc='       answers', unit='batch', disable=n <= size):
     index = np.resize(np.arange(at, min(at + size, n)), size)
     placed = meshes.put_batch((prompts.tokens_NP[index], prompts.valid_NP[index]), mesh)
-    made = jax.device_get(run(policy.params, score_params, *placed, key_for(key, 'answers', at)))
+    made = meshes.fetch(run(policy.params, score_params, *placed, key_for(key, 'answers', at)))
     out.append(jax.tree.map(lambda x, at=at: x[:min(size, n - at)], made))
   return Candidates(*(np.concatenate([getattr(part, name) for part in out])
                       for name in ('tokens_BKT', 'mask_BKT', 'score_BK')))

@@ -8,6 +8,7 @@ import time
 import jax
 import numpy as np
 
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, step
 from rlhf_jax.run import build, checkpoint, hooks
 from rlhf_jax.run.config import to_dict
@@ -34,14 +35,14 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
   `hooks.writer`. The start is saved too, so that a run that breaks early has a good checkpoint.
   """
   config, several = configs[0], len(configs) > 1
-  frozen = {} if frozen is None else frozen
+  frozen = build.everywhere({} if frozen is None else frozen, mesh)
   states = []
   for c in configs:
     key = jax.random.key(c.seed)
     states.append(step.create(init(c, key), optimizer, key, c.optimizer.learning_rate, **extra(c)))
   state = build.stack(states)
   shardings = build.state_shardings(state, specs, mesh, several)
-  state = jax.device_put(state, shardings)
+  state = meshes.put(state, shardings)
   managers = [checkpoint.manager(w) for w in workdirs]
   state, start = _restore(managers, workdirs, state, shardings, several)
   if tokenizer is not None:
@@ -88,7 +89,7 @@ def _restore(managers, workdirs, state, shardings, several):
       found = [checkpoint.restore(m, p, start) for m, p in zip(managers, parts, strict=True)]
       positions = [position for _, position in found]
       start = min(positions)
-    state = jax.device_put(build.stack([f[0] for f in found]), shardings) if start else state
+    state = meshes.put(build.stack([f[0] for f in found]), shardings) if start else state
   for w in workdirs:
     rundir.truncate_metrics(w, start if start else -1)
   return state, start

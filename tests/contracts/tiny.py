@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from rlhf_jax.algorithms import ppo, preference
+from rlhf_jax.algorithms import ppo
 from rlhf_jax.core import masked, optim, spec, step
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core.random import key_for
@@ -103,7 +103,7 @@ def ppo_run(mesh=None, *, learning_rate=1e-2, reference=0, shared=False, **optio
   mesh = one_device() if mesh is None else mesh
   program = ppo_program(mesh, shared=shared, **options)
   return SimpleNamespace(
-    **vars(program), state=jax.device_put(ppo_state(learning_rate, shared), program.shardings),
+    **vars(program), state=meshes.put(ppo_state(learning_rate, shared), program.shardings),
     frozen={'reference': build.place(parameters(reference), MODEL.spec, mesh),
             'score': build.place(parameters(2, True), JUDGE.spec, mesh)})
 
@@ -123,15 +123,11 @@ def pairs(i, rows=8, width=10):
 def pm_run(mesh=None, *, microbatches=1, learning_rate=1e-2):
   """state, source, update (compiled), frozen and loss of one toy preference-model run."""
   mesh = one_device() if mesh is None else mesh
-  loss = preference.make_loss(
-    hidden=lambda params, tokens, valid: MODEL.apply(params['body'], tokens, valid),
-    score=lambda params, hidden, valid: heads.last(heads.read(params['head'], hidden), valid),
-    token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
-      MODEL, params['body'], hidden, tokens, valid), lm_weight=1.0)
+  loss = build.preference_loss(MODEL, lm_weight=1.0)
   state = step.create(parameters(1, True), OPTIMIZER, jax.random.key(5), learning_rate)
   shardings = build.state_shardings(state, JUDGE.spec, mesh, False)
   return SimpleNamespace(
-    state=jax.device_put(state, shardings), loss=loss, frozen={},
+    state=meshes.put(state, shardings), loss=loss, frozen={},
     source=build.source(lambda config, i: pairs(i), None, [RUN], mesh),
     update=build.compiled_update(step.update(loss, OPTIMIZER, microbatches), shardings, False))
 

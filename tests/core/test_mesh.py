@@ -53,3 +53,33 @@ def test_put_batch_refuses_what_does_not_fit():
     mesh.put_batch({'x': np.zeros((14, 3))}, mesh.make(2, 2, 2))
   with pytest.raises(ValueError, match=r'\[4, 8\] rows: they must all have the same'):
     mesh.put_batch({'x': np.zeros((8, 3)), 'y': np.zeros(4)}, mesh.make(2, 2, 2))
+
+
+def test_pin_keeps_rows_on_their_devices_and_the_width_whole():
+  made = mesh.make(2, 2, 2)
+  cut = jax.NamedSharding(made, jax.P('fsdp', 'tensor'))
+  @jax.jit
+  def run(x_ND, w_DF):
+    pin = mesh.pin(made)
+    return pin(x_ND, 'rows', 'embed'), pin(w_DF, 'embed', 'mlp')
+  x_ND, w_DF = run(jax.device_put(np.arange(64.0).reshape(8, 8), mesh.replicated(made)),
+                        jax.device_put(np.ones((8, 6), np.float32), cut))
+  assert x_ND.sharding.shard_shape((8, 8)) == (2, 8)                     # 8 rows / (2 * 2)
+  assert w_DF.sharding.shard_shape((8, 6)) == (8, 3)                     # gathered along 'fsdp'
+  np.testing.assert_array_equal(x_ND, np.arange(64.0).reshape(8, 8))
+
+
+def test_pin_leaves_rows_that_do_not_divide_free():
+  x_ND = np.arange(24.0).reshape(3, 8)
+  np.testing.assert_array_equal(mesh.pin(mesh.make(2, 2, 2))(x_ND, 'rows', 'embed'), x_ND)
+
+
+def test_pin_does_nothing_on_one_device():
+  x = np.ones((4, 4))
+  assert mesh.pin(mesh.make(devices=jax.devices()[:1]))(x, 'rows', 'embed') is x
+
+
+def test_an_abstract_mesh_counts_as_many_chips():
+  made = mesh.abstract(4, 16, 8)
+  assert made.size == 512 and mesh.batch_shards(made) == 64
+  assert mesh.batch_sharding(made).shard_shape((128, 5)) == (2, 5)

@@ -148,3 +148,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
   assert (tmp_path / 'a.html').read_text() == 'old'
   rundir.write_text(tmp_path / 'a.html', 'new')
   assert {name: text for name, text in _files(tmp_path).items()} == {'a.html': b'new'}
+
+
+def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch):
+  def acts(path):
+    status = rundir.open_run(path, {'seed': 0})
+    rundir.append_metrics(path, 1, {'loss': 2.0})
+    rundir.write_summary(path, {'loss': 2.0})
+    rundir.mark_done(path)
+    return status, {file.name for file in path.iterdir()}
+  monkeypatch.setenv('RLHF_PROCESS', '1')
+  assert acts(tmp_path / 'second') == ('new', set())
+  monkeypatch.setenv('RLHF_PROCESS', '0')
+  assert acts(tmp_path / 'first') == ('new', {'config.json', 'metrics.jsonl', 'summary.json', 'DONE'})
+  monkeypatch.setenv('RLHF_PROCESS', '1')
+  assert rundir.open_run(tmp_path / 'first', {'seed': 0}) == 'done'

@@ -1,4 +1,6 @@
 """Token log-probs against a full log-softmax in numpy, in value and gradient."""
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,16 +158,17 @@ def test_no_array_of_batch_time_vocabulary():
 
 def test_eight_devices_compute_what_one_does(tiny, text):
   tokens_BT, valid_BT = (np.concatenate([x, x[:3]]) for x in text)
-  model = transformer.decoder(sizes.config('micro', width=16, heads=2, vocab_size=24))
+  config, made = sizes.config('micro', width=16, heads=2, vocab_size=24), mesh.make(2, 2, 2)
+  model, pinned = transformer.decoder(config), transformer.decoder(config, mesh.pin(made))
   params = jax.device_get(spec.init(model.spec, jax.random.key(3)))
-  def loss(params, tokens_BT, valid_BT):
+  def loss(model, params, tokens_BT, valid_BT):
     logp_BT = logp.token_logp(model, params, tokens_BT, valid_BT)
     return (logp_BT**2).sum(), logp_BT
-  function = jax.jit(jax.value_and_grad(loss, has_aux=True))
-  expected = function(params, tokens_BT, valid_BT)
-  made = mesh.make(2, 2, 2)
+  one, eight = (jax.jit(jax.value_and_grad(functools.partial(loss, m), has_aux=True))
+                for m in (model, pinned))
+  expected = one(params, tokens_BT, valid_BT)
   places = spec.shardings(model.spec, made, mesh.TRAIN_RULES)
   spread = jax.device_put(params, places)
   assert spread['layers']['up'].addressable_shards[0].data.shape == (2, 8, 32)
-  out = function(spread, *mesh.put_batch((tokens_BT, valid_BT), made))
+  out = eight(spread, *mesh.put_batch((tokens_BT, valid_BT), made))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), out, expected)

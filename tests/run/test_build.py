@@ -93,7 +93,8 @@ def test_a_preference_model_gives_its_body_and_its_head(tmp_path):
   assert_same({'body': role.params, 'head': head}, params)
   assert np.abs(head['weight']).sum() > 0
   assert_same(spec.abstract(role.spec), spec.abstract(BODY.spec))
-  np.testing.assert_allclose(role.model.apply(role.params, *ROWS), BODY.apply(params['body'], *ROWS))
+  np.testing.assert_allclose(role.model.apply(role.params, *ROWS), BODY.apply(params['body'], *ROWS),
+                             rtol=1e-5, atol=1e-6)
   assert role.tokenizer.digest == TOKENIZER.digest
 
 
@@ -125,3 +126,34 @@ def test_a_fresh_head_is_drawn_or_zero():
   assert abs(drawn.std() - 0.1) < 0.003 and not zero.any()
   with pytest.raises(ValueError, match="config.head='one' is unknown: use normal, zero"):
     build.head_init(ConfigDict({'head': 'one'}), 99)
+
+
+def test_adapters_are_read_merged_into_the_network_they_started_from(tmp_path):
+  """By `judge`, and as the start of another run."""
+  base = save(tmp_path / 'lm', BODY)
+  lora = {'rank': 2, 'scale': 0.5, 'targets': ['query', 'down']}
+  part = build.trained_part(ConfigDict({'lora': lora}), BODY.spec)
+  made = judge_model()._replace(spec={'body': part.spec, 'head': judge_model().spec['head']})
+  pairs = save(tmp_path / 'pm', made, end_of_context=False, lora=lora, init=str(tmp_path / 'lm'))
+  pairs = jax.tree.map(lambda x: x + 0.1, pairs)                # B is no longer zero
+  with checkpoint.manager(tmp_path / 'pm') as manager:
+    checkpoint.save(manager, 2, step.create(pairs, optax.identity(), jax.random.key(0), 0.1))
+  merged = jax.tree.map(np.array, base)
+  for name, formula in (('query', 'ldr,lrhk->ldhk'), ('down', 'lfr,lrd->lfd')):
+    two = pairs['body']['layers'][name]
+    merged['layers'][name] += 0.5 * np.einsum(formula, two['a'], two['b'])
+  role, score = build.judge(tmp_path / 'pm', mesh.make(data=-1))
+  expected = judge_model().apply({'body': merged, 'head': pairs['head']}, *map(jnp.array, ROWS))
+  np.testing.assert_allclose(score(role.params, *map(jnp.array, ROWS)),
+                             [expected[0, 3], expected[1, 1]], rtol=1e-5)
+  body, head = build.body_and_head(tmp_path / 'pm', mesh.make(data=-1))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), body.params, merged)
+  assert_same(head, pairs['head'])
+
+
+def test_without_a_rank_all_weights_are_trained():
+  params = spec.init(BODY.spec, jax.random.key(0))
+  for config in ({}, {'lora': {'rank': 0, 'scale': 1.0, 'targets': ['up']}}):
+    part = build.trained_part(ConfigDict(config), BODY.spec)
+    assert part.spec is BODY.spec
+    assert part.whole(part.start(params, None), None) is params

@@ -1,4 +1,6 @@
 """From the command line to a checked config: types, unknown names, one-line errors."""
+import sys
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -112,3 +114,32 @@ def test_divergence_is_one_line_and_a_traceback_can_be_asked_for(file, capsys, m
   monkeypatch.setenv('RLHF_TRACEBACK', '1')
   with pytest.raises(Diverged):
     configs.main(run, list(arguments))
+
+
+@pytest.mark.parametrize('environment, line', [
+  ({'RLHF_COORDINATOR': 'h:1', 'RLHF_PROCESS': '0'}, '_COORDINATOR is set and RLHF_PROCESSES is not'),
+  ({'RLHF_PROCESSES': '2'}, 'RLHF_PROCESSES is set and RLHF_COORDINATOR is not'),
+  ({'RLHF_COORDINATOR': 'h:1', 'RLHF_PROCESSES': '2', 'RLHF_PROCESS': '2'},
+   'RLHF_PROCESS=2 of RLHF_PROCESSES=2: number the processes from 0'),
+  ({'RLHF_COORDINATOR': 'h:1', 'RLHF_PROCESSES': 'two', 'RLHF_PROCESS': '0'}, 'RLHF_PROCESSES=two')])
+def test_half_a_set_of_processes_is_refused(environment, line):
+  with pytest.raises(ValueError, match=line):
+    configs.join(environment)
+
+
+def test_one_process_needs_no_settings():
+  configs.join({})
+
+
+def test_a_process_that_does_not_write_says_nothing(file, capsys, monkeypatch):
+  monkeypatch.setattr(configs, 'prepare_backend', lambda: None)
+  def told(process):
+    monkeypatch.setenv('RLHF_PROCESS', process)
+    configs.main(speak, [f'--config={file}', '--workdir=w'])
+    return capsys.readouterr()
+  assert told('1') == ('', '') and told('0') == ('out\n', 'err\n')
+
+
+def speak(config, workdir):
+  print('out')
+  print('err', file=sys.stderr)

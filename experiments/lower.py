@@ -1,0 +1,57 @@
+"""Does every rung of the ladder fit a pod? Lowers its steps for a mesh that is not there.
+
+  python -m experiments.lower --config=configs/lower.py --workdir=runs/lower
+
+For each rung: the whole update of preference-model training, that of PPO with its separate value
+network, and sampling with a cache, lowered with the shardings that a run would have, in seconds and
+without memory. Prints and writes the bytes that each chip would hold, by kind, and whether they fit.
+"""
+import time
+
+from rlhf_jax.analysis import tables
+from rlhf_jax.core import mesh as meshes
+from rlhf_jax.core import rundir
+from rlhf_jax.run import lowering
+from rlhf_jax.run.config import main, to_dict
+from rlhf_jax.run.train import finish
+
+GIB = 2**30
+
+
+def run(config, workdir):
+  """Lowers all programs of all rungs; returns {rung: {program: numbers}}."""
+  ladder = {rung: meshes.abstract(*sizes) for rung, *sizes in config.meshes}
+  chips = {mesh.size for mesh in ladder.values()}
+  if rundir.open_run(workdir, to_dict(config)) == 'done':
+    return rundir.read_summary(workdir)
+  rungs = {rung: one_rung(config, rung, mesh) for rung, mesh in ladder.items()}
+  print(tables.text_table([
+    {'rung': rung, 'mesh': 'x'.join(map(str, ladder[rung].axis_sizes)), 'program': name,
+     'seconds': numbers['seconds'],
+     **{f'{kind}, GiB': size / GIB for kind, size in numbers['bytes'].items()},
+     'all, GiB': numbers['total'] / GIB, 'fits': 'yes' if numbers['fits'] else 'no'}
+    for rung, made in rungs.items() for name, numbers in made.items()]), flush=True)
+  fit = sum(numbers['fits'] for made in rungs.values() for numbers in made.values())
+  count = sum(map(len, rungs.values()))
+  finish(workdir, rungs, f'{count} programs of {len(rungs)} rungs lowered for '
+         f'{", ".join(map(str, sorted(chips)))} {config.platform} chips, {fit} fit in '
+         f'{config.chip_gib} GiB a chip')
+  return rungs
+
+
+def one_rung(config, rung, mesh):
+  """{program: {'seconds' to trace and lower, 'bytes' a chip by kind, their 'total', 'fits'}}."""
+  sized = config.copy_and_resolve_references()
+  sized.model.name = rung
+  made = {}
+  for name, program in lowering.programs(sized, mesh).items():
+    start = time.monotonic()
+    lowering.lower(program, config.platform)
+    total = sum(program.bytes.values())
+    made[name] = {'seconds': round(time.monotonic() - start, 2), 'bytes': program.bytes,
+                  'total': total, 'fits': total <= config.chip_gib * GIB}
+  return made
+
+
+if __name__ == '__main__':
+  main(run)
