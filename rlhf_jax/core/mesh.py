@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 TRAIN_RULES = {'embed': 'fsdp', 'heads': 'tensor', 'mlp': 'tensor', 'vocab': 'tensor', 'kv': None,
-               'layers': None, 'member': None}
+               'layers': None, 'member': None, 'context': None}
 
 
 def make(data=1, fsdp=1, tensor=1, devices=None):
