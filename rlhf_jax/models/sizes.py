@@ -92,6 +92,7 @@ FAMILIES = {
                **_BIASED},
   'llama': _GATED,
   'qwen3': {'qk_norm': True, **_GATED}}
+NAMES = *LAPTOP_LAYERS, *PAPER_LAYERS, *FAMILIES
 
 
 def config(name, **overrides):
@@ -122,8 +123,7 @@ def _named(name):
             'context': 1024}
   if name in FAMILIES:
     return {'name': name, **FAMILIES[name]}
-  raise ValueError(f'model size {name!r} is unknown: use one of '
-                   f'{", ".join([*LAPTOP_LAYERS, *PAPER_LAYERS, *FAMILIES])}, or a run directory')
+  raise ValueError(f'model size {name!r} is unknown: use one of {", ".join(NAMES)}')
 
 
 def non_embedding_parameters(config):

@@ -35,10 +35,15 @@ def mesh(config, *batch_sizes):
   return made
 
 
-def model(config, vocab_size):
-  """The Model of `config.model`; options None keep the size's own."""
+def size(config, vocab_size):
+  """The TransformerConfig of `config.model`; options None keep the size's own."""
   options = {k: v for k, v in config.model.items() if k not in ('name', 'vocab_size') and v is not None}
-  return transformer.decoder(sizes.config(config.model.name, vocab_size=vocab_size, **options))
+  return sizes.config(config.model.name, vocab_size=vocab_size, **options)
+
+
+def model(config, vocab_size):
+  """The Model of `config.model`."""
+  return transformer.decoder(size(config, vocab_size))
 
 
 def optimizer(config, steps, specs, samples=None):
@@ -150,6 +155,8 @@ def sampler(role, answer_width, mesh, **options):
 def check_same_model(config, workdir):
   """Refuses to continue from a run of another model: the network is the one that was saved."""
   for key, there in rundir.read_config(workdir)['model'].items():
+    if key not in config.model:
+      raise ValueError(f'{workdir} holds a model of its own sizes: use --config.model.name={workdir}')
     if there != config.model[key]:
       raise ValueError(f'{workdir} holds a model with {key} {there} and config.model.{key} is '
                        f'{config.model[key]}: set it to {there} or train that model first')
