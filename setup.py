@@ -23,6 +23,6 @@ setup(
     'notebook': ['jupyterlab', 'pandas'],
     'feedback': ['fastapi', 'uvicorn', 'sqlalchemy'],
     'evals': ['scikit-learn'],
-    'huggingface': ['torch', 'transformers'],    # only to compare with, in tests/models/test_huggingface.py
+    'huggingface': ['torch', 'transformers'],    # only to compare with, in the tests
   },
 )

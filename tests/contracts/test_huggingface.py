@@ -4,25 +4,25 @@ import json
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from experiments import export_hf, import_hf, train_pm
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, spec
 from rlhf_jax.models import heads, huggingface, sizes, transformer
-from rlhf_jax.run import build
+from rlhf_jax.run import build, worlds
 from rlhf_jax.run import config as configs
 from tests.contracts.conftest import ROOT
 from tests.data.test_tokenizer import foreign
+from tests.run.test_build import BODY, save
 
 SIZES = {
   'gpt2': {'layers': 1, 'width': 16, 'heads': 2, 'context': 128},
   'qwen3': {'layers': 1, 'width': 16, 'heads': 4, 'kv_heads': 2, 'attention_width': 32, 'context': 128}}
 
 
-def folder(path, name, spare=0, head=False):
+def folder(path, name, spare=0, head=False, **options):
   """A small checkpoint with a tokenizer of its own; returns its parameters."""
-  rows = foreign(path.parent / 'tokenizer.json').get_vocab_size() + spare
+  rows = foreign(path.parent / 'tokenizer.json', **options).get_vocab_size() + spare
   config = sizes.config(name, vocab_size=rows, **SIZES[name])
   model = transformer.decoder(config)
   params = spec.init((heads.scalar(model, heads.initial_normal(16)) if head else model).spec,
@@ -47,7 +47,7 @@ def test_in_and_out_again(name, spare, rows, tmp_path):
   run = str(tmp_path / 'run')
   config = parsed('import_hf.py:smoke', run, folder=tmp_path / 'in')
   summary = import_hf.run(config, run)
-  assert summary['new_rows'] == rows and (summary['end_id'], summary['pad_id']) == (0, summary['eoc_id'] - 1)
+  assert summary['new_rows'] == rows and summary['end_id'] == 0
   assert rundir.is_done(run) and import_hf.run(config, run) == summary           # the second run reads
   mesh = meshes.make(data=-1)
   role = build.policy(run, mesh)
@@ -85,13 +85,15 @@ def test_a_reward_model_becomes_a_preference_model_that_reads_the_last_token(tmp
   np.testing.assert_array_equal(made.params['head']['weight'], params['head']['weight'])
   tokens_BT, valid_BT = np.arange(8)[None] + 30, np.array([[0, 1, 1, 1, 1, 1, 0, 0]], np.float32)
   value_BT = jax.jit(made.model.apply)(made.params, tokens_BT, valid_BT)
-  np.testing.assert_allclose(jax.jit(score)(made.params, tokens_BT, valid_BT, {}), value_BT[:, 5], atol=1e-5)
+  score_B = jax.jit(score)(made.params, tokens_BT, valid_BT, {})
+  np.testing.assert_allclose(score_B, value_BT[:, 5], atol=1e-5)
   summary = export_hf.run(parsed('export_hf.py', 'x', run=run), str(tmp_path / 'out'))
   assert summary['reward_model'] and summary['score_on'] == 'the last token'
   same(huggingface.load(tmp_path / 'out' / 'huggingface')[1], jax.device_get(made.params))
 
 
-def test_what_cannot_be_imported_or_exported_leaves_nothing(pipeline, tmp_path):
+def test_what_cannot_be_imported_or_exported_leaves_nothing(tmp_path):
+  save(tmp_path / 'own', BODY)
   folder(tmp_path / 'in', 'gpt2')
   for says, change in (('config.json does not exist', {'folder': tmp_path / 'gone'}),
                        ('the end token cannot be id 9999', {'end_token_id': 9999})):
@@ -103,21 +105,22 @@ def test_what_cannot_be_imported_or_exported_leaves_nothing(pipeline, tmp_path):
   with pytest.raises(ValueError, match='config.json has no eos_token_id: set config.end_token_id'):
     import_hf.run(parsed('import_hf.py', 'x', folder=tmp_path / 'in'), str(tmp_path / 'run'))
   with pytest.raises(ValueError, match='model micro is of no Hugging Face family'):
-    export_hf.run(parsed('export_hf.py', 'x', run=f'{pipeline.path}/ppo'), str(tmp_path / 'run'))
+    export_hf.run(parsed('export_hf.py', 'x', run=tmp_path / 'own'), str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow
 def test_a_preference_model_starts_from_an_import_and_goes_back(tmp_path):
-  folder(tmp_path / 'in', 'qwen3', spare=5)
+  data = parsed('train_pm.py:smoke', 'x').data
+  folder(tmp_path / 'in', 'qwen3', spare=5, texts=worlds.make(data).texts(), size=512)
   run, pm = str(tmp_path / 'run'), str(tmp_path / 'pm')
   import_hf.run(parsed('import_hf.py:smoke', run, folder=tmp_path / 'in'), run)
-  config = parsed('train_pm.py:smoke', pm, **{'model.name': run, 'init': run, 'policy': '', 'widths': '(128,)'})
+  config = parsed('train_pm.py:smoke', pm, **{'model.name': run, 'init': run, 'policy': ''})
   assert np.isfinite(train_pm.run(config, pm)['accuracy'])
   summary = export_hf.run(parsed('export_hf.py', 'x', run=pm), str(tmp_path / 'out'))
   assert summary['reward_model'] and summary['score_on'] == '<|eoc|>'
-  config, params = huggingface.load(tmp_path / 'out' / 'huggingface')
-  trained = build.role(pm, meshes.make(data=-1), heads.scalar)
-  same(params['head']['weight'], trained.params['head']['weight'])
-  same(params['body'], {k: v for k, v in jax.device_get(trained.params['body']).items() if k != 'unembed'})
-  assert config.tie_embeddings and ConfigDict(rundir.read_config(pm)).model.name == 'qwen3'
+  size, params = huggingface.load(tmp_path / 'out' / 'huggingface')
+  trained = jax.device_get(build.role(pm, meshes.make(data=-1), heads.scalar).params)
+  same(params['head']['weight'], trained['head']['weight'])
+  same(params['body'], {k: v for k, v in trained['body'].items() if k != 'unembed'})
+  assert size.tie_embeddings and rundir.read_config(pm)['model']['name'] == 'qwen3'
