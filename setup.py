@@ -11,6 +11,7 @@ setup(
     'jax', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'ml-collections',
     'array_record',    # the teacher's file of context distillation
     'tokenizers',      # byte-level BPE
+    'safetensors',     # weights of Hugging Face folders
     'scipy',           # fits and baselines
     'tqdm',            # progress bars with time left
     'matplotlib',      # figures of the reports
@@ -22,5 +23,6 @@ setup(
     'notebook': ['jupyterlab', 'pandas'],
     'feedback': ['fastapi', 'uvicorn', 'sqlalchemy'],
     'evals': ['scikit-learn'],
+    'huggingface': ['torch', 'transformers'],    # only to compare with, in the tests
   },
 )

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 TRAIN_RULES = {'embed': 'fsdp', 'heads': 'tensor', 'mlp': 'tensor', 'vocab': 'tensor', 'kv': None,
-               'layers': None, 'member': None}
+               'layers': None, 'member': None, 'context': None}
 # The width is whole while computing: each layer's weights are gathered, rows stay on their devices.
 COMPUTE_RULES = TRAIN_RULES | {'embed': None, 'rows': ('data', 'fsdp')}
 

@@ -85,4 +85,6 @@ def _matrix(spec):
   heads = tuple(i for i in sides if spec.axes[i] in ('heads', 'kv'))
   others = tuple(i for i in sides if i not in heads)
   rows, columns = (others, heads) if heads else (others[:1], others[1:])
+  if not rows or not columns:                     # a bias of heads
+    return None
   return optax.contrib.MuonDimensionNumbers(*sorted((rows, columns)))

@@ -28,7 +28,7 @@ def ones(key, shape, dtype):
 
 class Spec(NamedTuple):
   """One parameter before it exists. axes: a logical name or None for each dimension ('vocab',
-  'embed', 'heads', 'kv', 'mlp', 'layers', 'member'); rules turn them into mesh axes."""
+  'embed', 'heads', 'kv', 'mlp', 'context', 'layers', 'member'); rules turn them into mesh axes."""
   shape: tuple
   axes: tuple
   init: Callable = zeros

@@ -25,21 +25,49 @@ def attend_cache(q_BHK, k_BHTK, v_BHTK, valid_BT):
   return jnp.einsum('bht,bhtk->bhk', _softmax(score_BHT, valid_BT[:, None] > 0, q_BHK), v_BHTK)
 
 
+def grouped(attend, queries):
+  """`attend` for `queries` heads of queries to each head of keys and values, neighbours together."""
+  if queries == 1:
+    return attend
+  def shared(q, k, v, allowed):
+    split = q.reshape(*q.shape[:-2], -1, queries, q.shape[-1])
+    mixed = jax.vmap(lambda q: attend(q, k, v, allowed), in_axes=-2, out_axes=-2)(split)
+    return mixed.reshape(q.shape)
+  return shared
+
+
 def _softmax(score, allowed, q):
   score = jnp.where(allowed, score / q.shape[-1] ** 0.5, jnp.finfo(jnp.float32).min)
   return jax.nn.softmax(score, axis=-1).astype(q.dtype)
 
 
 def rotate(x, position):
-  """Rotary positions (Su et al. 2021), halves paired as in GPT-NeoX; see `angles`."""
+  """Rotary positions (Su et al. 2021), halves paired as in GPT-NeoX, on the first part of each head,
+  twice as wide as `position` from `angles`; the rest stays."""
   cos, sin = (p.astype(x.dtype) for p in position)
-  low, high = jnp.split(x, 2, axis=-1)
-  return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
+  pairs = cos.shape[-1]
+  low, high, rest = jnp.split(x, (pairs, 2 * pairs), axis=-1)
+  return jnp.concatenate([low * cos - high * sin, high * cos + low * sin, rest], axis=-1)
 
 
-def angles(position, head_size, base):
-  """(cos, sin) of shape [..., 1, head_size / 2] for whole-number positions [...]."""
-  frequency = base ** (-jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size)
+def angles(position, size, base, scaling=()):
+  """(cos, sin) of shape [..., 1, size / 2] for whole-number positions [...]."""
+  frequency = frequencies(size, base, scaling)
   angle = position.astype(jnp.float32)[..., None, None] * frequency.reshape(
     (1,) * (position.ndim + 1) + (-1,))
   return jnp.cos(angle), jnp.sin(angle)
+
+
+def frequencies(size, base, scaling=()):
+  """Radians a position for each of size / 2 pairs.
+
+  scaling: (factor, low, high, context) as in Llama 3.1. Pairs that turn less than `low` times within
+  the context of the first training are slowed by `factor`, those that turn more than `high` times are
+  not, and between them the share rises evenly.
+  """
+  frequency = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
+  if not scaling:
+    return frequency
+  factor, low, high, context = scaling
+  kept = jnp.clip((context * frequency / (2 * jnp.pi) - low) / (high - low), 0, 1)
+  return frequency * (kept + (1 - kept) / factor)

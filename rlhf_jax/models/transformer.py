@@ -2,16 +2,20 @@
 
 Parameters are born stacked over layers; one `lax.scan` goes through them, written out on CPU.
 Positions count valid tokens inside a segment, attention sees valid tokens of the same segment only:
-padding of any amount, side and content changes nothing. Choices the papers leave open are listed in
-`models.sizes`.
+padding of any amount, side and content changes nothing. Choices the papers leave open, and those of
+other people's models, are listed in `models.sizes` and made in `models.parts`.
 """
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rlhf_jax.core.spec import Spec, normal, ones
+from rlhf_jax.core.spec import Spec, normal, ones, zeros
 from rlhf_jax.core.types import Model
-from rlhf_jax.models.attention import angles, attend_cache, attention, rotate
+from rlhf_jax.models import parts
+from rlhf_jax.models.attention import attend_cache, attention, grouped
+from rlhf_jax.models.parts import biased
 
 put = jax.lax.dynamic_update_slice
 _PADDING = jnp.iinfo(jnp.int32).min        # the attention group of padding
@@ -19,8 +23,8 @@ _PADDING = jnp.iinfo(jnp.int32).min        # the attention group of padding
 
 @struct.dataclass
 class Cache:
-  """Keys and values of each layer, [B, H, T, K]. One array a layer: a stacked one that a scan
-  updates costs 5-10 times as much. column: the next one to fill, the same in every row."""
+  """Keys and values of each layer, [B, G, T, K] for G heads of them. One array a layer: a stacked one
+  that a scan updates costs 5-10 times as much. column: the next to fill, the same in every row."""
   keys: tuple
   values: tuple
   valid_BT: jax.Array
@@ -30,45 +34,52 @@ class Cache:
 
 def decoder(config, pin=lambda x, *axes: x):
   """The Model of a TransformerConfig. pin: as of `core.mesh.pin`, where arrays are kept on a mesh."""
+  norm, head_norm, mlp = parts.norm(config), parts.head_norm(config), parts.mlp(config)
+  (place, turns, turn), residual = parts.positions(config), parts.residual(config)
+  attend_text, attend_past = (grouped(f, config.queries_per_key) for f in (attention, attend_cache))
+
   def block(x_ND, layer, attend):
     """One layer on the rows of all tokens (flat: XLA's products of rank 3 cost 1.5 times as much
-    on CPU); attend(q_NHK, k_NHK, v_NHK) -> NHK mixes columns."""
+    on CPU); attend(q_NHK, k_NGK, v_NGK) -> NHK mixes columns."""
     layer = jax.tree.map(lambda w: w.astype(x_ND.dtype), layer)
-    y_ND = _rms_norm(x_ND, layer['attention_norm'])
-    q, k, v = (jnp.einsum('nd,dhk->nhk', y_ND, layer[name]) for name in ('query', 'key', 'value'))
-    x_ND = x_ND + jnp.einsum('nhk,hkd->nd', attend(q, k, v), layer['output'])
-    y_ND = _rms_norm(x_ND, layer['mlp_norm'])
-    return pin(x_ND + jax.nn.gelu(y_ND @ layer['up']) @ layer['down'], 'rows', 'embed')
+    def mix(x_ND):
+      y_ND = norm(x_ND, layer, 'attention_norm')
+      q, k, v = (biased(jnp.einsum('nd,dhk->nhk', y_ND, layer[name]), layer, name)
+                 for name in ('query', 'key', 'value'))
+      q, k = head_norm(q, layer, 'query_norm'), head_norm(k, layer, 'key_norm')
+      return biased(jnp.einsum('nhk,hkd->nd', attend(q, k, v), layer['output']), layer, 'output')
+    x_ND = residual(x_ND, mix, lambda x_ND: mlp(norm(x_ND, layer, 'mlp_norm'), layer))
+    return pin(x_ND, 'rows', 'embed')
 
-  def embed(params, tokens_BT, valid_BT):
+  def embed(params, tokens_BT, valid_BT, position_BT):
     """x_ND of all tokens; padding reads row 0 of the table, whatever id it holds."""
     ids_N = jnp.where(valid_BT > 0, tokens_BT, 0).reshape(-1)
     table_VD = pin(params['embed'], 'vocab', 'embed')
-    return pin(jnp.take(table_VD, ids_N, axis=0, mode='clip').astype(config.dtype), 'rows', 'embed')
+    x_ND = jnp.take(table_VD, ids_N, axis=0, mode='clip').astype(config.dtype)
+    return pin(place(x_ND, params, position_BT.reshape(-1)), 'rows', 'embed')
 
   def read(params, tokens_BT, valid_BT, segment_BT, keep):
-    """(hidden_BTD, keys and values [L, B, T, H, K] if `keep`) of a whole text."""
+    """(hidden_BTD, keys and values [L, B, T, G, K] if `keep`) of a whole text."""
     batch, time = tokens_BT.shape
     group_BT = jnp.where(valid_BT > 0, segment_BT, _PADDING)
-    position = angles(positions(valid_BT, segment_BT), config.head_size, config.rope_base)
+    position_BT = positions(valid_BT, segment_BT)
+    angle = turns(position_BT)
 
     def one(x_ND, layer):
       kept = []
       def attend(*qkv):
         q, k, v = (x.reshape(batch, time, *x.shape[1:]) for x in qkv)
-        q, k = rotate(q, position), rotate(k, position)
+        q, k = turn(q, angle), turn(k, angle)
         kept.extend((k, v))
-        return attention(q, k, v, group_BT).reshape(qkv[0].shape)
+        return attend_text(q, k, v, group_BT).reshape(qkv[0].shape)
       x_ND = block(x_ND, layer, attend)
       return x_ND, kept if keep else None
 
     one = jax.checkpoint(one) if config.remat else one
-    x_ND, kept = jax.lax.scan(one, embed(params, tokens_BT, valid_BT), params['layers'],
+    x_ND = embed(params, tokens_BT, valid_BT, position_BT)
+    x_ND, kept = jax.lax.scan(one, x_ND, params['layers'],
                               unroll=config.layers if config.unroll else 1)
-    return final(params, x_ND).reshape(batch, time, -1), kept
-
-  def final(params, x_ND):
-    return _rms_norm(x_ND, params['norm'].astype(x_ND.dtype))
+    return norm(x_ND, params, 'norm').reshape(batch, time, -1), kept
 
   def apply(params, tokens_BT, valid_BT, segment_BT=None):
     _check_length(config, tokens_BT.shape[1])
@@ -80,9 +91,9 @@ def decoder(config, pin=lambda x, *axes: x):
     width = tokens_BP.shape[1]
     _check_length(config, width + room)
     hidden_BPD, kept = read(params, tokens_BP, valid_BP, jnp.zeros_like(tokens_BP), keep=True)
-    def columns(x_LBPHK):
-      x_LBHTK = jnp.pad(x_LBPHK.swapaxes(2, 3), ((0, 0),) * 3 + ((0, room), (0, 0)))
-      return tuple(x_LBHTK[i] for i in range(config.layers))
+    def columns(x_LBPGK):
+      x_LBGTK = jnp.pad(x_LBPGK.swapaxes(2, 3), ((0, 0),) * 3 + ((0, room), (0, 0)))
+      return tuple(x_LBGTK[i] for i in range(config.layers))
     keys, values = (columns(x) for x in kept)
     count_B = (valid_BP > 0).sum(axis=1, dtype=jnp.int32)
     return hidden_BPD, Cache(keys, values, jnp.pad(valid_BP, ((0, 0), (0, room))), count_B,
@@ -92,16 +103,16 @@ def decoder(config, pin=lambda x, *axes: x):
     """One more token in every row, in the cache's next column."""
     at, keys, values = cache.column, list(cache.keys), list(cache.values)
     valid_BT = put(cache.valid_BT, jnp.ones(token_B.shape, cache.valid_BT.dtype)[:, None], (0, at))
-    position = angles(cache.position_B, config.head_size, config.rope_base)
-    x_BD = embed(params, token_B, jnp.ones_like(token_B))
+    angle = turns(cache.position_B)
+    x_BD = embed(params, token_B, jnp.ones_like(token_B), cache.position_B)
     for i in range(config.layers):
       def attend(q, k, v):
-        keys[i] = put(keys[i], rotate(k, position)[:, :, None], (0, 0, at, 0))
+        keys[i] = put(keys[i], turn(k, angle)[:, :, None], (0, 0, at, 0))
         values[i] = put(values[i], v[:, :, None], (0, 0, at, 0))
-        return attend_cache(rotate(q, position), keys[i], values[i], valid_BT)
+        return attend_past(turn(q, angle), keys[i], values[i], valid_BT)
       x_BD = block(x_BD, jax.tree.map(lambda w: w[i], params['layers']), attend)
-    return final(params, x_BD), Cache(tuple(keys), tuple(values), valid_BT, cache.position_B + 1,
-                                      at + 1)
+    return norm(x_BD, params, 'norm'), Cache(tuple(keys), tuple(values), valid_BT,
+                                             cache.position_B + 1, at + 1)
 
   def unembed(params, hidden_ND):
     table_VD = params['embed'] if config.tie_embeddings else params['unembed']
@@ -124,34 +135,44 @@ def positions(valid_BT, segment_BT=None):
 
 def _spec(config):
   """Matrices start at 1/sqrt(fan in); those that write into the residual stream 1/sqrt(2 layers)
-  of that (Radford et al. 2019), so that its size does not grow with depth."""
+  of that (Radford et al. 2019), so that its size does not grow with depth. Biases start at 0."""
   L, D, H, K, V = config.layers, config.width, config.heads, config.head_size, config.vocab_size
-  F, dtype = config.mlp_ratio * D, config.param_dtype
-  write = (2 * L) ** -0.5
-  def matrix(shape, axes, stddev):
-    return Spec(shape, axes, normal(stddev), dtype)
-  def scale(*shape):
-    return Spec(shape, ('layers', 'embed')[-len(shape):], ones, dtype)
-  tree = {
-    'embed': matrix((V, D), ('vocab', 'embed'), D**-0.5),
+  G, F, write = H // config.queries_per_key, config.mlp_width, (2 * L) ** -0.5
+  width, hidden = {'embed': D}, {'mlp': F}
+  queries, keys = {'heads': H, 'kv': K}, {'heads': G, 'kv': K}
+
+  def leaf(init, **sides):
+    return Spec(tuple(sides.values()), tuple(sides), init, config.param_dtype)
+
+  def when(wanted, tree):
+    return tree if wanted else {}
+
+  def norm(name, **sides):
+    bias = when(config.norm == 'layer', {f'{name}_bias': leaf(zeros, **sides)})
+    return {name: leaf(ones, **sides), **bias}
+
+  def part(name, biased, stddev, inputs, outputs):
+    bias = when(biased, {f'{name}_bias': leaf(zeros, layers=L, **outputs)})
+    return {name: leaf(normal(stddev), layers=L, **inputs, **outputs), **bias}
+
+  attend, mlp = partial(part, biased=config.attention_bias), partial(part, biased=config.mlp_bias)
+  return {
+    'embed': leaf(normal(D**-0.5), vocab=V, embed=D),
+    **when(config.positions == 'learned',
+           {'positions': leaf(normal(D**-0.5), context=config.context, embed=D)}),
     'layers': {
-      'attention_norm': scale(L, D),
-      **{name: matrix((L, D, H, K), ('layers', 'embed', 'heads', 'kv'), D**-0.5)
-         for name in ('query', 'key', 'value')},
-      'output': matrix((L, H, K, D), ('layers', 'heads', 'kv', 'embed'), write * D**-0.5),
-      'mlp_norm': scale(L, D),
-      'up': matrix((L, D, F), ('layers', 'embed', 'mlp'), D**-0.5),
-      'down': matrix((L, F, D), ('layers', 'mlp', 'embed'), write * F**-0.5)},
-    'norm': scale(D)}
-  if not config.tie_embeddings:
-    tree['unembed'] = matrix((V, D), ('vocab', 'embed'), D**-0.5)
-  return tree
-
-
-def _rms_norm(x, scale):
-  x32 = x.astype(jnp.float32)
-  root = jax.lax.rsqrt((x32 * x32).mean(axis=-1, keepdims=True) + 1e-6)
-  return (x32 * root).astype(x.dtype) * scale.reshape((1,) * (x.ndim - 1) + (-1,))
+      **norm('attention_norm', layers=L, **width),
+      **attend('query', stddev=D**-0.5, inputs=width, outputs=queries),
+      **attend('key', stddev=D**-0.5, inputs=width, outputs=keys),
+      **attend('value', stddev=D**-0.5, inputs=width, outputs=keys),
+      **when(config.qk_norm, norm('query_norm', layers=L, kv=K) | norm('key_norm', layers=L, kv=K)),
+      **attend('output', stddev=write * (H * K)**-0.5, inputs=queries, outputs=width),
+      **norm('mlp_norm', layers=L, **width),
+      **when(config.gated_mlp, mlp('gate', stddev=D**-0.5, inputs=width, outputs=hidden)),
+      **mlp('up', stddev=D**-0.5, inputs=width, outputs=hidden),
+      **mlp('down', stddev=write * F**-0.5, inputs=hidden, outputs=width)},
+    **norm('norm', **width),
+    **when(not config.tie_embeddings, {'unembed': leaf(normal(D**-0.5), vocab=V, embed=D)})}
 
 
 def _check_length(config, length):

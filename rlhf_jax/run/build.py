@@ -47,11 +47,15 @@ def mesh(config, *batch_sizes):
   return made
 
 
-def model(config, vocab_size, mesh=None):
-  """The Model of `config.model`, its arrays kept to the rules of `mesh` if there is one; options None
-  keep the size's own."""
+def size(config, vocab_size):
+  """The TransformerConfig of `config.model`; options None keep the size's own."""
   options = {k: v for k, v in config.model.items() if k not in ('name', 'vocab_size') and v is not None}
-  sized = sizes.config(config.model.name, vocab_size=vocab_size, **options)
+  return sizes.config(config.model.name, vocab_size=vocab_size, **options)
+
+
+def model(config, vocab_size, mesh=None):
+  """The Model of `config.model`, its arrays kept to the rules of `mesh` if there is one."""
+  sized = size(config, vocab_size)
   return transformer.decoder(sized) if mesh is None else transformer.decoder(sized, meshes.pin(mesh))
 
 
@@ -200,6 +204,8 @@ def sampler(role, answer_width, mesh, **options):
 def check_same_model(config, workdir):
   """Refuses to continue from a run of another model: the network is the one that was saved."""
   for key, there in rundir.read_config(workdir)['model'].items():
+    if key not in config.model:
+      raise ValueError(f'{workdir} holds a model of its own sizes: use --config.model.name={workdir}')
     if there != config.model[key]:
       raise ValueError(f'{workdir} holds a model with {key} {there} and config.model.{key} is '
                        f'{config.model[key]}: set it to {there} or train that model first')

@@ -2,6 +2,7 @@
 
 `--config=FILE[:variant]` calls `get_config(variant)` of that file; `--config.a.b=value` changes a key
 that exists, to a value of its type. Unknown keys, files and variants fail here, before any compile.
+`--config.model.name=DIR` is the model of that run directory, with all that its config says of it.
 """
 import ast
 import contextlib
@@ -15,6 +16,7 @@ import ml_collections
 from ml_collections.config_dict import ConfigDict
 
 from rlhf_jax.core import rundir
+from rlhf_jax.models import sizes
 from rlhf_jax.run.hooks import Diverged
 
 ERRORS = (ValueError, FileNotFoundError, FileExistsError, KeyError, Diverged)
@@ -73,6 +75,8 @@ def override(config, key, text):
   for name in path:
     parent = parent[name]
   parent[last] = value
+  if key == 'model.name' and value not in sizes.NAMES and pathlib.Path(value, 'config.json').is_file():
+    config.model = ConfigDict(rundir.read_config(value)['model'])
 
 
 def flatten(config, prefix=''):
@@ -98,7 +102,7 @@ def parse(argv):
   if 'config' not in options:
     raise ValueError('name a config: --config=configs/FILE.py[:variant]')
   config = load(options['config'])
-  for key, value in overrides:
+  for key, value in sorted(overrides, key=lambda pair: pair[0] != 'model.name'):    # a whole section
     override(config, key, value)
   return config, options
 

@@ -1,7 +1,9 @@
 """Byte-level BPE: nothing is lost, special ids stay apart, training is deterministic."""
 import hashlib
+import json
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from rlhf_jax.data import tokenizer
 
@@ -86,8 +88,75 @@ def test_wrong_input_is_refused_in_one_line(tmp_path):
     tokenizer.load(tmp_path / 'bad.json')
 
 
-def test_a_file_with_other_special_ids_is_refused(small, tmp_path):
+def test_a_file_without_the_special_tokens_is_refused(small, tmp_path):
   text = small.bpe.to_str().replace('<|end|>', '<|stop|>')
   (tmp_path / 'other.json').write_text(text)
-  with pytest.raises(ValueError, match='have the ids .0, None, 2. and not 0, 1, 2'):
+  with pytest.raises(ValueError, match='have the ids .0, None, 2. and need one each'):
     tokenizer.load(tmp_path / 'other.json')
+
+
+def foreign(path, texts=TEXTS, size=300, blank=False):
+  """A tokenizer.json as others publish it: end token 0, cuts to 4 and pads; returns the tokenizer."""
+  bpe = Tokenizer(models.BPE())
+  bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=blank)
+  bpe.decoder = tokenizer.decoders.ByteLevel()
+  bpe.train_from_iterator(texts, trainers.BpeTrainer(
+    vocab_size=size, special_tokens=['<|endoftext|>', '<|user|>'], show_progress=False,
+    initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+  bpe.post_processor = processors.TemplateProcessing('$A <|endoftext|>', None, [('<|endoftext|>', 0)])
+  bpe.enable_truncation(4)
+  bpe.enable_padding(length=9)
+  bpe.save(str(path))
+  return bpe
+
+
+def test_a_tokenizer_of_others_gets_three_special_ids_and_keeps_all_others(tmp_path):
+  bpe = foreign(tmp_path / 'theirs.json')
+  size = bpe.get_vocab_size()
+  made = tokenizer.adopt(tmp_path / 'theirs.json', 0)
+  assert (made.end_id, made.pad_id, made.eoc_id, made.vocab_size) == (0, size, size + 1, size + 2)
+  bpe.no_truncation()
+  bpe.no_padding()
+  for text in HARD:
+    assert made.encode(text) == bpe.encode(text, add_special_tokens=False).ids
+    assert made.decode(made.encode(text)) == text
+  for name in ('<|endoftext|>', '<|user|>', *tokenizer.SPECIAL):
+    assert made.decode(made.encode(name)) == name and min(made.encode(name)) > 1
+  # Its file is one of ours; taken over again it stays as it is.
+  made.save(tmp_path / 'ours.json')
+  again = tokenizer.load(tmp_path / 'ours.json')
+  assert again.digest == made.digest and again.end_id == 0 and again.pad_id == size
+  assert tokenizer.adopt(tmp_path / 'ours.json', 0).digest == made.digest
+
+
+def test_every_row_of_the_table_has_an_id(tmp_path):
+  size = foreign(tmp_path / 'theirs.json').get_vocab_size()
+  spare = tokenizer.adopt(tmp_path / 'theirs.json', 0, rows=size + 7)
+  assert spare.vocab_size == size + 7 and spare.pad_id == size
+  full = tokenizer.adopt(tmp_path / 'theirs.json', 0, rows=size, multiple_of=64)
+  assert full.vocab_size == -(-(size + 2) // 64) * 64
+  assert full.decode([size + 1, size + 5]) == '' and full.encode(f'<|unused {size + 5}|>')[0] < size
+
+
+def test_tokenizers_that_cannot_be_taken_over(tmp_path):
+  path = tmp_path / 'theirs.json'
+  size = foreign(path).get_vocab_size()
+  with pytest.raises(ValueError, match=f'the end token cannot be id {size}, which is None'):
+    tokenizer.adopt(path, size)
+  file = json.loads(path.read_text())
+  file['added_tokens'][1]['content'] = '<|end|>'
+  path.write_text(json.dumps(file))
+  with pytest.raises(ValueError, match="be id 0, which is '<|endoftext|>', <|end|> being another"):
+    tokenizer.adopt(path, 0)
+  foreign(path, blank=True)
+  with pytest.raises(ValueError, match='encoded apart do not join to the text again: only byte-level'):
+    tokenizer.adopt(path, 0)
+  words = Tokenizer(models.WordLevel({'a': 0}, unk_token='a'))
+  words.save(str(path))
+  with pytest.raises(ValueError, match='tokenizer of type WordLevel is not implemented'):
+    tokenizer.adopt(path, 0)
+  file['model']['vocab']['xyz'] = size + 9
+  file['added_tokens'][1]['content'] = '<|user|>'
+  path.write_text(json.dumps(file))
+  with pytest.raises(ValueError, match='each once: a tokenizer with gaps is not implemented'):
+    tokenizer.adopt(path, 0)
