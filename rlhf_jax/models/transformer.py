@@ -137,7 +137,8 @@ def _spec(config):
   """Matrices start at 1/sqrt(fan in); those that write into the residual stream 1/sqrt(2 layers)
   of that (Radford et al. 2019), so that its size does not grow with depth. Biases start at 0."""
   L, D, H, K, V = config.layers, config.width, config.heads, config.head_size, config.vocab_size
-  G, F, write = H // config.queries_per_key, config.mlp_width, (2 * L) ** -0.5
+  G, F = H // config.queries_per_key, config.mlp_width
+  write = (2 * L) ** -0.5
   width, hidden = {'embed': D}, {'mlp': F}
   queries, keys = {'heads': H, 'kv': K}, {'heads': G, 'kv': K}
 

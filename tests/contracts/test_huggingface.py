@@ -56,9 +56,9 @@ def test_in_and_out_again(name, spare, rows, tmp_path):
   same({**role.params, 'embed': role.params['embed'][:size]} | (
     {'unembed': role.params['unembed'][:size]} if 'unembed' in params else {}), params)
   # Another stage takes its model by the name of the run.
-  stage = parsed('train_pm.py:smoke', 'x', **{'model.dtype': 'float32', 'model.name': run})
-  assert stage.model.name == name and stage.model.layers == 1
-  build.check_same_model(stage, run)
+  stage = parsed('train_pm.py:smoke', 'x', **{'model.remat': 'True', 'model.name': run})
+  assert stage.model.name == name and stage.model.layers == 1 and stage.model.remat
+  build.check_same_model(parsed('train_pm.py:smoke', 'x', **{'model.name': run}), run)
   with pytest.raises(ValueError, match=f'model of its own sizes: use --config.model.name={run}'):
     build.check_same_model(parsed('train_pm.py:smoke', 'x'), run)
   made = jax.jit(build.sampler(role, 6, mesh))(role.params, np.full((8, 3), 9), np.ones((8, 3)),

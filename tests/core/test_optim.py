@@ -88,6 +88,7 @@ def test_muon_equals_a_loop_and_leaves_the_rest_to_adam():
   specs = {'embed': Spec((5, 6), ('vocab', 'embed')), 'norm': Spec((6,), ('embed',)), 'layers': {
     'up': Spec((2, 6, 8), ('layers', 'embed', 'mlp')), 'scale': Spec((2, 6), ('layers', 'embed')),
     'query': Spec((2, 6, 2, 4), ('layers', 'embed', 'heads', 'kv')),
+    'query_bias': Spec((2, 2, 4), ('layers', 'heads', 'kv')),
     'output': Spec((2, 2, 4, 6), ('layers', 'heads', 'kv', 'embed'))}}
   muon = optim.muon(specs, optim.schedule(3, decay='linear'), clip=1.0, steps=3)
   adam = optax.chain(optax.clip_by_global_norm(1.0), optax.nadam(lambda t: 1 - t / 3, b2=0.99))
@@ -102,7 +103,8 @@ def test_muon_equals_a_loop_and_leaves_the_rest_to_adam():
     by_adam, other = adam.update(grads, other, params)
     for name in ('embed', 'norm'):
       np.testing.assert_allclose(step[name], by_adam[name], rtol=1e-5)
-    np.testing.assert_allclose(step['layers']['scale'], by_adam['layers']['scale'], rtol=1e-5)
+    for name in ('scale', 'query_bias'):
+      np.testing.assert_allclose(step['layers'][name], by_adam['layers'][name], rtol=1e-5)
     norm = np.sqrt(sum((np.asarray(g) ** 2).sum() for g in jax.tree.leaves(grads)))
     for name, shape in sides.items():
       g = np.asarray(grads['layers'][name], np.float64).reshape(2, *shape) / norm

@@ -167,6 +167,7 @@ def test_a_round_trip_keeps_every_bit(name, tmp_path):
 
 def test_a_reward_model_is_a_body_and_a_head(tmp_path):
   config, params = huggingface.load(GOLDEN / 'reward')
+  assert config.tie_embeddings and 'unembed' not in params['body']
   tokens_BT, valid_BT = batch()
   value_BT = jax.jit(heads.scalar(transformer.decoder(config)).apply)(params, tokens_BT, valid_BT)
   np.testing.assert_allclose(heads.last(value_BT, valid_BT), np.concatenate(expected('reward')),

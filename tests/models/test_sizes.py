@@ -29,6 +29,17 @@ def test_laptop_rungs_and_overrides():
   assert spec.count(transformer.decoder(config).spec) == 2 * 8 * 64**2 + 2 * 512 * 64 + 5 * 64
 
 
+def test_families_count_grouped_heads_and_gates():
+  config = sizes.config('qwen3', layers=3, width=10, heads=4, kv_heads=2, attention_width=24,
+                        mlp_ratio=1.5, vocab_size=7, context=9)
+  # Queries and output 2 * 10 * 24, keys and values 2 * 10 * 12, three matrices of 10 x 15.
+  assert (config.head_size, config.queries_per_key, config.mlp_width) == (6, 2, 15)
+  matrices = 3 * (2 * 10 * 24 + 2 * 10 * 12 + 3 * 10 * 15)
+  assert sizes.non_embedding_parameters(config) == matrices
+  # Two norms of 10 and two of 6 in each layer, one at the end, two tables.
+  assert spec.count(transformer.decoder(config).spec) == matrices + 3 * 32 + 10 + 2 * 7 * 10
+
+
 def test_refusals():
   with pytest.raises(ValueError, match="'7B' is unknown: use one of micro, mini, tiny, small, 13M"):
     sizes.config('7B')
@@ -36,3 +47,9 @@ def test_refusals():
     sizes.config('micro', depth=3)
   with pytest.raises(ValueError, match='width 66 over 2 heads'):
     sizes.config('micro', width=66)
+  with pytest.raises(ValueError, match='width 65 does not divide over 2 heads'):
+    sizes.config('micro', width=65)
+  with pytest.raises(ValueError, match='2 heads do not divide over 4 of keys and values'):
+    sizes.config('micro', kv_heads=4)
+  with pytest.raises(ValueError, match="norm 'batch' is unknown: use one of rms, layer"):
+    sizes.config('micro', norm='batch')
