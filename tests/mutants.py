@@ -1273,7 +1273,7 @@ MUTANTS = [
            TEST_WORLDS + 'hh_generic_texts_are_pieces_of_the_plain_ones'),
 
     # Other people's models: the parts of a decoder, the tables of names, the files, the tokenizer.
-    Mutant(ATTENTION, '-1, queries, q', 'queries, -1, q', GOLDEN),
+    Mutant(ATTENTION, 'in_axes=-2, out_axes=-2', 'in_axes=-3, out_axes=-3', GOLDEN),
     Mutant(ATTENTION, '(1 - kept) / factor', '(1 - kept) * factor', GOLDEN),
     Mutant(ATTENTION, '(high - low), 0, 1)', '(high - low), 1, 1)', GOLDEN),
     Mutant(SIZES, 'int(self.head_size * self.rope_share)', 'self.head_size', GOLDEN),
