@@ -1376,7 +1376,7 @@ MUTANTS = [
     Mutant(BUILD, 'adapters.merge(base, part, lora.scale)', 'adapters.merge(base, part, 1.0)',
            TEST_BUILD + 'adapters_are_read_merged_into_the_network_they_started_from'),
     # Other people's models: the parts of a decoder, the tables of names, the files, the tokenizer.
-    Mutant(ATTENTION, '-1, queries, q', 'queries, -1, q', GOLDEN),
+    Mutant(ATTENTION, 'in_axes=-2, out_axes=-2', 'in_axes=-3, out_axes=-3', GOLDEN),
     Mutant(ATTENTION, '(1 - kept) / factor', '(1 - kept) * factor', GOLDEN),
     Mutant(ATTENTION, '(high - low), 0, 1)', '(high - low), 1, 1)', GOLDEN),
     Mutant(SIZES, 'int(self.head_size * self.rope_share)', 'self.head_size', GOLDEN),
