@@ -99,8 +99,6 @@ def pair_sampler(policy, answer_width, batch_size, mesh, judge=None, best_of=1):
   """
   role, score = judge or (None, None)
   generate = build.sampler(policy, answer_width, mesh, samples=2 * best_of)
-  params = policy.params, role and role.params
-
   @jax.jit
   def two(params, tokens_BP, valid_BP, key):
     return candidates.best_of(candidates.candidates(
@@ -108,7 +106,7 @@ def pair_sampler(policy, answer_width, batch_size, mesh, judge=None, best_of=1):
 
   def sampler(tokens_NP, valid_NP, seed):
     n, width = tokens_NP.shape
-    out, root = [], jax.random.key(seed)
+    out, root, params = [], jax.random.key(seed), (policy.params, role and role.params)
     for at in tqdm(range(0, n, batch_size), desc='        sampling', unit='batch'):
       index = np.resize(np.arange(at, min(at + batch_size, n)), batch_size)   # one shape
       rows = meshes.put_batch((tokens_NP[index], valid_NP[index]), mesh)
