@@ -7,11 +7,12 @@ from ml_collections import ConfigDict
 
 from configs import elo as elo_config
 from experiments import elo as elo_main
-from experiments import sweep, train_ppo
+from experiments import sweep
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir
+from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.feedback import elo
-from rlhf_jax.run import build, comparisons, worlds
+from rlhf_jax.run import build, comparisons, rl, worlds
 from rlhf_jax.run import config as configs
 from tests.contracts.conftest import ROOT, command
 
@@ -101,13 +102,14 @@ def test_prompts_that_a_model_wrote_go_into_ppo(pipeline, tmp_path):
                           for k in range(1, 4)))
   made = configs.load(f'{ROOT}/configs/train_ppo.py:smoke')
   made.data.update(rundir.read_config(pipeline.path)['data'])
-  made.update({'policy': f'{pipeline.path}/policy', 'preference_model': f'{pipeline.path}/pm'})
   made.ppo.update({'prompts': 16, 'generated': str(file)})
-  train_ppo.run(made, str(tmp_path / 'with'))
-  made.ppo.generated = ''
-  train_ppo.run(made, str(tmp_path / 'without'))
-  a, b = (rundir.read_metrics(tmp_path / name, 'score')['score'] for name in ('with', 'without'))
-  assert not np.array_equal(a, b)                                     # other prompts, other rollouts
+  tokenizer = tokenizers.load(f'{pipeline.path}/lm/tokenizer.json')
+  world = worlds.make(made.data)
+  train, _ = rl.prompts([made], world, tokenizer)
+  assert train[None].group_N[16:].tolist() == [-1] * 3
+  own = world.prompts(tokenizer, 'ppo', 16)
+  np.testing.assert_array_equal(train[None].tokens_NP[:16], own.tokens_NP)
+  assert 'sort red red' in tokenizer.decode(train[None].tokens_NP[17].tolist())
 
 
 def test_pairs_of_best_answers_score_higher_under_their_judge(pipeline):
