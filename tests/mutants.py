@@ -1315,7 +1315,7 @@ MUTANTS = [
            TEST_COMPARISONS + 'the_weight_of_harmful_comparisons_is_on_their_pair_loss_alone'),
     Mutant(WORLDS, 'if len(row) <= world.prompt_width]', 'if row]',
            TEST_WORLDS + 'written_prompts_are_read_as_the_worlds_own'),
-    Mutant(TRAIN, 'for step in steps if step < last', 'for step in steps',
+    Mutant(TRAIN, 'return [*steps, last]', 'return [*steps]',
            TEST_TRAIN + 'evaluations_are_at_the_steps_that_are_named'),
     Mutant(ROBUSTNESS, 'f_oneway(*found.values())', 'kruskal(*found.values())',
            TEST_ROBUSTNESS + 'slopes_against_one_judge_by_policy'),

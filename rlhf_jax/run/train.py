@@ -98,7 +98,7 @@ def _restore(managers, workdirs, state, shardings, several):
 def _each(every, last):
   """Every so many steps, or the steps themselves; and the last one."""
   steps = range(every, last, every) if isinstance(every, int) else every
-  return [*(step for step in steps if step < last), last]
+  return [*steps, last]
 
 
 def _evaluator(evaluate, configs, workdirs, frozen, state, start, last):

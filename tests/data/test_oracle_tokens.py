@@ -160,6 +160,8 @@ def test_documents_hold_what_was_asked_for(bpe, codec):
   assert abs(np.mean([head for head, *_ in found]) - 0.25) < 0.035
   assert abs(reacted.mean() - 0.6) < 0.04 and abs(two.mean() - 0.4 * 0.5) < 0.035
   assert not (reacted & two).any()
+  for d in map(list, documents):                       # a reaction ends the talk: no request behind it
+    assert bpe.eoc_id not in d or codec.human[0] not in d[d.index(bpe.eoc_id):]
   assert {reaction[0] for _, _, reaction in found if reaction} == {
     *oracle.REACTIONS, oracle.REPROACH}
   for i in (0, 1, -1):                             # plain texts and dialogues are mixed
