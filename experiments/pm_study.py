@@ -21,11 +21,8 @@ from rlhf_jax.run.config import main, override, section, stage, to_dict
 def run(config, workdir):
   """Runs what is not done yet; returns the summary."""
   if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
-    build.mesh(config)
-    worlds.make(config.data)
+    check(config)
     pm_study.check(config.analysis)
-    if config.seeds < 2:
-      raise ValueError(f'config.seeds={config.seeds} gives no interval: use 2 or more')
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
   folder, there = folders(workdir), folders(workdir, config.base)
@@ -41,6 +38,14 @@ def run(config, workdir):
   summary = pm_study.write(workdir, config.analysis)
   rundir.mark_done(workdir)
   return summary
+
+
+def check(config):
+  """Refuses what a study over seeds cannot be run with."""
+  build.mesh(config)
+  worlds.make(config.data)
+  if config.seeds < 2:
+    raise ValueError(f'config.seeds={config.seeds} gives no interval: use 2 or more')
 
 
 def folders(workdir, base=''):

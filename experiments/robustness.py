@@ -12,17 +12,13 @@ import itertools
 from experiments import pm_study, train_pm, train_ppo
 from rlhf_jax.analysis import robustness
 from rlhf_jax.core import rundir
-from rlhf_jax.run import build, worlds
 from rlhf_jax.run.config import main, section, stage, to_dict
 
 
 def run(config, workdir):
   """Runs what is not done yet; returns the summary."""
   if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
-    build.mesh(config)
-    worlds.make(config.data)
-    if config.seeds < 2:
-      raise ValueError(f'config.seeds={config.seeds} gives no interval: use 2 or more')
+    pm_study.check(config)
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
   seeds, (train_half, *test_halves) = range(config.seeds), config.halves

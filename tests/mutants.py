@@ -658,8 +658,8 @@ MUTANTS = [
            TEST_ROBUSTNESS + 'a_cell_by_hand'),
     Mutant(ROBUSTNESS, 'min(r.gain_errors for r', 'max(r.gain_errors for r',
            TEST_ROBUSTNESS + 'a_cell_by_hand'),
-    Mutant(ROBUSTNESS, 'np.log([_parameters(j) for j in judges])',
-           '([_parameters(j) for j in judges])',
+    Mutant(ROBUSTNESS, 'np.log([parameters(j) for j in judges])',
+           '([parameters(j) for j in judges])',
            TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
 
     Mutant(PM_SCORE, 'column_T[None] + 1, 0)', 'column_T[None], 0)',

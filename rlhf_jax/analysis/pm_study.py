@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlhf_jax.analysis import figures, fits, report, tables
-from rlhf_jax.analysis.seeds import interval
+from rlhf_jax.analysis.seeds import interval, text
 from rlhf_jax.core import rundir
 from rlhf_jax.evals.preference import excess
 from rlhf_jax.models import sizes
@@ -84,10 +84,6 @@ def write(path, name):
   return summary
 
 
-def _text(found):
-  return f'{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]'
-
-
 # ---------------------------------------------------------------------------------------- scaling
 
 def law(runs, below=0.8):
@@ -119,21 +115,21 @@ def _scaling(runs):
     curves[size] = seen[1:], *(part[1:] for part in over)
     row = {'size': size, 'parameters': parameters(size), 'seeds': len(found)}
     for d, column in zip(seen[1:], np.stack(over, axis=1)[1:], strict=True):
-      row[f'{d:,}'] = '{:.3f} [{:.3f}, {:.3f}]'.format(*column)
+      row[f'{d:,}'] = text(column)
       by_size.setdefault(f'{d:,}', []).append((parameters(size), *column))
     test = {'test': interval([r.accuracy for r in found])}
     if found[0].ceiling is not None:
       test['of the ceiling'] = interval([r.accuracy / r.ceiling for r in found])
-    rows.append(row | {name: _text(value) for name, value in test.items()})
+    rows.append(row | {name: text(value) for name, value in test.items()})
     numbers.append({'size': size, 'seen': seen, 'accuracy': over} | test)
   by_size = {d: tuple(np.array(columns).T) for d, columns in by_size.items()}
-  text = (f'accuracy = {made["a"].mean:.3f} + b ln(P / 1e11) + c ln(D / 8e4), '
-          f'b = {_text(made["b"])}, c = {_text(made["c"])}, R² = {made["r2"]:.3f} over '
-          f'{made["used"]} of {made["cells"]} cells.')
+  formula = (f'accuracy = {made["a"].mean:.3f} + b ln(P / 1e11) + c ln(D / 8e4), '
+             f'b = {text(made["b"])}, c = {text(made["c"])}, R² = {made["r2"]:.3f} over '
+             f'{made["used"]} of {made["cells"]} cells.')
   label = 'accuracy on held-out comparisons'
   sections = [report.Section('Accuracy against data and size', paragraphs=[
-    text, 'One pass at a fixed learning rate, so a learning curve is a data-scaling curve. Bands: 95% '
-    'over seeds.'], figures=[
+    formula, 'One pass at a fixed learning rate, so a learning curve is a data-scaling curve. '
+    'Bands: 95% over seeds.'], figures=[
       (figures.lines({'': curves}, 'comparisons seen', label, log=True), 'One line a size.'),
       (figures.lines({'': by_size}, 'non-embedding parameters', label, log=True),
        'One line a number of comparisons.')], table=rows)]
@@ -157,7 +153,7 @@ def sides(runs, key):
 def _sides(key, x_label, heading):
   def kind(runs):
     rows = sides(runs, key)
-    shown = [row | {name: _text(row[name]) for name in (*SIDES, 'mean')} for row in rows]
+    shown = [row | {name: text(row[name]) for name in (*SIDES, 'mean')} for row in rows]
     def curve(size, name):
       mine = sorted((row[key], *row[name]) for row in rows if row['size'] == size)
       return tuple(np.array(mine).T)
@@ -187,9 +183,9 @@ def _ablations(runs):
       share = interval([r.accuracy / r.ceiling for r in found])
     numbers.append({'size': size, 'setting': point, 'accuracy': accuracy, 'of the ceiling': share,
                     'against the first': changed})
-    rows.append({'size': size, 'setting': point, 'accuracy': _text(accuracy),
-                 'of the ceiling': share and _text(share),
-                 'against the first': _text(changed) if found is not default else None})
+    rows.append({'size': size, 'setting': point, 'accuracy': text(accuracy),
+                 'of the ceiling': share and text(share),
+                 'against the first': text(changed) if found is not default else None})
   return {'cells': numbers}, rows, [report.Section('One setting after another', paragraphs=[
     'Test accuracy and its paired difference to the first row, 95% over seeds.'], table=rows)]
 
@@ -199,7 +195,7 @@ def _skills(runs):
   numbers = [{'size': size, 'trained on': point} | {
     kind: interval([r.subsets[kind] for r in found]) for kind in found[0].subsets}
     for (size, point), found in cells(runs).items()]
-  rows = [{key: value if isinstance(value, str) else _text(value) for key, value in row.items()}
+  rows = [{key: value if isinstance(value, str) else text(value) for key, value in row.items()}
           for row in numbers]
   return {'cells': numbers}, rows, [report.Section('Specialists and the mixture', paragraphs=[
     'Test accuracy by kind of request, 95% over seeds.'], table=rows)]

@@ -11,9 +11,9 @@ import numpy as np
 from scipy import stats
 
 from rlhf_jax.analysis import figures, fits, report, tables
-from rlhf_jax.analysis.seeds import interval
+from rlhf_jax.analysis.pm_study import parameters
+from rlhf_jax.analysis.seeds import interval, text
 from rlhf_jax.core import rundir
-from rlhf_jax.models import sizes
 
 
 class Run(NamedTuple):
@@ -39,7 +39,7 @@ class Run(NamedTuple):
 def read(path):
   """The Runs of the study in the folder `path`, in order of size."""
   return sorted((_read(folder) for folder in pathlib.Path(path).glob('ppo-*')), key=lambda r: (
-    _parameters(r.policy), _parameters(r.judge), r.comparisons, r.seed))
+    parameters(r.policy), parameters(r.judge), r.comparisons, r.seed))
 
 
 def _read(folder):
@@ -65,10 +65,6 @@ def _read(folder):
 def _mean_score(pm):
   scores = np.load(pm / 'test_scores.npz')
   return float(np.mean([scores['chosen'], scores['rejected']]))
-
-
-def _parameters(size):
-  return sizes.non_embedding_parameters(sizes.config(size))
 
 
 # ---------------------------------------------------------------------------------------- numbers
@@ -134,7 +130,7 @@ def gap_by_judge(runs):
                       for s in seeds] for j in judges])
   slope = None
   if len(judges) > 1:
-    x = np.log([_parameters(j) for j in judges])
+    x = np.log([parameters(j) for j in judges])
     slope = interval(np.polyfit(x, gap_JS, 1)[0])
   return kl, dict(zip(judges, map(interval, gap_JS), strict=True)), slope
 
@@ -164,16 +160,12 @@ _INTERVALS = {'exponent': ('exponent_low', 'exponent_high'), 'gap grew': ('gap, 
               'KL at peak': ('KL, low', 'KL, high'), 'lost after': ('lost, low', 'lost, high')}
 
 
-def _text(value):
-  return '{:.3f} [{:.3f}, {:.3f}]'.format(*value)
-
-
 def _shown(row, names):
   """The named columns of a cell, a number with its interval as one text."""
   made = {name: row[name] for name in (*_CELL, *names) if name in row}
   for name in made.keys() & _INTERVALS.keys():
     if made[name] is not None:
-      made[name] = _text((made[name], *(row[end] for end in _INTERVALS[name])))
+      made[name] = text((made[name], *(row[end] for end in _INTERVALS[name])))
   return made
 
 
@@ -182,7 +174,7 @@ def write(path):
   runs = read(path)
   rows = [{'policy': p, 'judge': j, 'comparisons': n, **cell(found)}
           for (p, j, n), found in cells(runs).items()]
-  largest = max((r.judge for r in runs), key=_parameters)
+  largest = max((r.judge for r in runs), key=parameters)
   found, answers = _questions(runs, largest)
   laws, turns = ([_shown(row, names) for row in rows] for names in (_LAW, _TURN))
   print(f'{tables.text_table(laws)}\n\n{tables.text_table(turns)}')
@@ -206,7 +198,7 @@ def _questions(runs, largest):
   if p is not None:
     sections.append(report.Section('Are the lines parallel?', paragraphs=[
       f'Slopes of the score in √KL against {largest} judges; one-way analysis of variance over policy '
-      f'sizes: p = {p:.3f}.'], table=[{'policy': policy, 'slope': _text(value)}
+      f'sizes: p = {p:.3f}.'], table=[{'policy': policy, 'slope': text(value)}
                                       for policy, value in by_policy.items()]))
   if any(r.gap is not None for r in runs):
     kl, gaps, slope = gap_by_judge(runs)
@@ -215,8 +207,8 @@ def _questions(runs, largest):
     sections.append(report.Section('Are larger preference models more robust?', paragraphs=[
       f'The gap between judge and test model at {kl:.2f} nats, the largest KL that all runs reach; it '
       f'grew in {grew:.0%} of the runs.' + ('' if slope is None else
-        f' Its slope in ln(parameters) is {_text(slope)}: below 0, larger is more robust.')],
-      table=[{'judge': judge, 'gap': _text(value)} for judge, value in gaps.items()]))
+        f' Its slope in ln(parameters) is {text(slope)}: below 0, larger is more robust.')],
+      table=[{'judge': judge, 'gap': text(value)} for judge, value in gaps.items()]))
   return found, sections
 
 

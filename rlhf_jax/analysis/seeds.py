@@ -13,6 +13,11 @@ class Interval(NamedTuple):
   high: np.ndarray
 
 
+def text(found):
+  """A number with its interval, (mean, low, high), for tables."""
+  return '{:.3f} [{:.3f}, {:.3f}]'.format(*found)
+
+
 def interval(value_SN, level=0.95):
   """The mean over the leading axis, the seeds, and Student's t interval of `level`.
 

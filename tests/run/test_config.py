@@ -128,7 +128,9 @@ def test_half_a_set_of_processes_is_refused(environment, line):
 
 
 def test_one_process_needs_no_settings():
-  configs.join({})
+  environment = {}
+  configs.join(environment)
+  assert environment == {}                   # else files would be another process's to write
 
 
 def test_a_process_that_does_not_write_says_nothing(file, capsys, monkeypatch):
