@@ -1,0 +1,168 @@
+"""Who is faster: the same work by several programs, one after another, round after round, on an idle machine.
+
+Every contender, ours too, is a process of its own that waits for work on its standard input (`serve`),
+so that none disturbs another and each lives in its own virtual environment. A round in which anything
+else used more than `MOST_LOAD` cores is thrown away and repeated. Only ratios within a round are
+claims: the machine's own speed drifts.
+"""
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+MOST_LOAD = 0.2                 # cores used by anything but the contender
+MOST_REPEATS = 4                # rounds thrown away for each that counts, before giving up
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+VENVS = ROOT / '.venv-bench'
+SCRIPTS = pathlib.Path(__file__).parent / 'peers'
+TICK = os.sysconf('SC_CLK_TCK') if hasattr(os, 'sysconf') else 100
+# Made by `environment`, never in our own. Versions that the measured tables were made with.
+PEERS = {
+  'torch': ('torch==2.14.1', 'transformers==5.23.0', 'numpy'),
+  'tunix': ('google-tunix==0.1.7', 'jax==0.10.2', 'numpy'),
+}
+
+
+class Ratio(NamedTuple):
+  """Of two contenders in the same rounds: how many times the first is faster."""
+  median: float
+  low: float
+  high: float
+
+
+def environment(name):
+  """The Python of a peer's virtual environment, which is made when it is not there."""
+  folder = VENVS / name
+  python, done = folder / 'bin' / 'python', folder / 'installed.txt'
+  wanted = '\n'.join(PEERS[name])
+  if not done.exists() or done.read_text() != wanted:
+    print(f'{name}: installing {", ".join(PEERS[name])} into {folder}', flush=True)
+    subprocess.run([sys.executable, '-m', 'venv', '--clear', folder], check=True)
+    subprocess.run([python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check',
+                    *PEERS[name]], check=True)
+    done.write_text(wanted)
+  return str(python)
+
+
+class Worker:
+  """A contender's process. `run()` does the work once -> what the process says of it, a dictionary with
+  'seconds' and whatever else it counts ('tokens')."""
+
+  def __init__(self, name, python, script, settings, env=None):
+    self.name = name
+    self.process = subprocess.Popen(
+      [python, *script, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+      cwd=ROOT, env=os.environ | (env or {}))
+    self.facts = self._answer()
+
+  def run(self):
+    """One piece of work; 'load' is the number of cores that anything else used meanwhile."""
+    wall, busy, own = time.monotonic(), _busy(), _of_process(self.process.pid)
+    self.process.stdin.write('run\n')
+    self.process.stdin.flush()
+    said = self._answer()
+    wall = time.monotonic() - wall
+    own = _of_process(self.process.pid) - own
+    return said | {'load': max(0.0, _busy() - busy - own) / wall, 'cores': own / wall}
+
+  def close(self):
+    self.process.stdin.close()
+    self.process.wait()
+
+  def _answer(self):
+    """The next line of JSON; anything else that is printed goes to our standard error."""
+    for line in self.process.stdout:
+      if line.startswith('{'):
+        return json.loads(line)
+      print(f'{self.name}: {line}', end='', file=sys.stderr)
+    raise RuntimeError(f'{self.name} ended with exit code {self.process.wait()}: its own messages stand '
+                       'above')
+
+
+def ours(name, module, settings, env=None):
+  """A Worker of this project: `python -m experiments.benchmarks.MODULE`."""
+  return Worker(name, sys.executable, ['-m', f'experiments.benchmarks.{module}'], settings, env)
+
+
+def peer(name, environment_name, script, settings, env=None):
+  """A Worker of another project: a file of `peers/` in its own virtual environment."""
+  return Worker(name, environment(environment_name), [str(SCRIPTS / script)], settings, env)
+
+
+def serve(work, **facts):
+  """The other side: says `facts`, then answers each line of standard input by `work()`, whose dictionary
+  holds at least 'seconds'. Scripts in `peers/` carry these lines too: they cannot import this file."""
+  print(json.dumps(facts), flush=True)
+  for _ in sys.stdin:
+    print(json.dumps(work()), flush=True)
+
+
+def rounds(workers, repeats, warm=1, label='rounds'):
+  """{name: [what `run` said, of each round]}: all workers in turn, `repeats` times on an idle machine."""
+  said, thrown = {w.name: [] for w in workers}, 0
+  for _ in range(warm):
+    for w in workers:
+      w.run()
+  with tqdm(total=repeats, desc=f'{label:>16}', unit='round') as bar:
+    while bar.n < repeats:
+      order = workers if bar.n % 2 == 0 else workers[::-1]
+      results = {w.name: w.run() for w in order}
+      if max(r['load'] for r in results.values()) > MOST_LOAD:
+        thrown += 1
+        if thrown > MOST_REPEATS * repeats:
+          raise RuntimeError(f'other work uses {max(r["load"] for r in results.values()):.2f} cores, more '
+                             f'than {MOST_LOAD}: {thrown} rounds were thrown away; measure on an idle '
+                             'machine')
+        continue
+      for name, result in results.items():
+        said[name].append(result)
+      bar.update()
+  return said, thrown
+
+
+def ratio(said, first, second, rate):
+  """How many times `first` is faster than `second` in rate(result), over the rounds -> Ratio."""
+  r = np.array([rate(a) / rate(b) for a, b in zip(said[first], said[second], strict=True)])
+  return Ratio(float(np.median(r)), float(r.min()), float(r.max()))
+
+
+def per_second(key='tokens'):
+  return lambda result: result[key] / result['seconds']
+
+
+def machine():
+  """What the numbers were made on."""
+  cpu = platform.processor() or platform.machine()
+  try:
+    with open('/proc/cpuinfo') as file:
+      cpu = next(line.split(':')[1].strip() for line in file if line.startswith('model name'))
+  except (OSError, StopIteration):
+    pass
+  return {'cpu': cpu, 'cores': os.cpu_count(), 'python': platform.python_version()}
+
+
+def _busy():
+  """Seconds of all cores that were not idle since the machine started; 0 where that is not told."""
+  try:
+    with open('/proc/stat') as file:
+      user, nice, system, _, _, irq, soft, steal, *_ = map(int, file.readline().split()[1:])
+  except OSError:
+    return 0.0
+  return (user + nice + system + irq + soft + steal) / TICK
+
+
+def _of_process(pid):
+  """Seconds of processor time of a process and of its ended children."""
+  try:
+    with open(f'/proc/{pid}/stat') as file:
+      fields = file.read().rsplit(')', 1)[1].split()
+  except OSError:
+    return 0.0
+  return sum(map(int, fields[11:15])) / TICK

@@ -1,0 +1,72 @@
+"""The machine's own limits: its rate for matrix products of given shapes, and its copy bandwidth.
+
+A product's rate is the best of 5 of the same shapes alone in one jitted loop; bandwidth is the best of 5
+of copying 256 MiB into a buffer that exists, bytes read and written. What a program reaches is quoted as
+a share of the time that these two allow.
+"""
+import functools
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+BEST_OF = 5
+LEAST_SECONDS = 0.2
+
+
+class Product(NamedTuple):
+  """`count` products [rows, inner] @ [inner, columns]."""
+  rows: int
+  inner: int
+  columns: int
+  count: int = 1
+
+  @property
+  def flops(self):
+    return 2 * self.rows * self.inner * self.columns * self.count
+
+
+def seconds_of(products, dtype='float32'):
+  """The least seconds that all these products take, each at its own measured rate."""
+  return sum(p.flops / matmul_rate(p.rows, p.inner, p.columns, dtype) for p in products)
+
+
+@functools.cache
+def matmul_rate(rows, inner, columns, dtype='float32'):
+  """FLOP a second of [rows, inner] @ [inner, columns], over 4 weights in turn, so that one that fits
+  into a cache is not timed from there while the model's would not be."""
+  weights = jax.random.normal(jax.random.key(0), (4, inner, columns), dtype)
+  x = jnp.ones((rows, inner), dtype)
+
+  @jax.jit
+  def loop(x, weights, times):
+    def one(i, total):
+      y = jax.lax.dot(x + total[:, :1].astype(x.dtype) * 0, weights[i % 4],
+                      preferred_element_type=jnp.float32)
+      return y
+    return jax.lax.fori_loop(0, times, one, jnp.zeros((rows, columns), jnp.float32))
+
+  def timed(times):
+    start = time.perf_counter()
+    jax.block_until_ready(loop(x, weights, times))
+    return time.perf_counter() - start
+  times = 1
+  timed(times)
+  while (took := timed(times)) < LEAST_SECONDS:
+    times = max(2 * times, int(times * LEAST_SECONDS / max(took, 1e-4)))
+  return 2 * rows * inner * columns * times / min(timed(times) for _ in range(BEST_OF))
+
+
+@functools.cache
+def bandwidth():
+  """Bytes a second, read and written, of copying 256 MiB."""
+  size = 2**28 // 4
+  copy = jax.jit(lambda old, x: x + 0, donate_argnums=0)
+  old, x = jnp.zeros(size, jnp.float32), jnp.ones(size, jnp.float32)
+  best = float('inf')
+  for _ in range(BEST_OF + 1):
+    start = time.perf_counter()
+    old = jax.block_until_ready(copy(old, x))
+    best = min(best, time.perf_counter() - start)
+  return 2 * 4 * size / best
