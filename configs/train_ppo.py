@@ -20,7 +20,9 @@ def get_config(arg=''):
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'policy': 'runs/policy', 'preference_model': 'runs/pm', 'test_models': (),
     'optimizer': presets.optimizer(presets.rate('ppo'), warmup=0.3, decay='linear'),
-    'ppo': presets.ppo(), 'microbatches': 1, 'eval_prompts': 512,
+    'ppo': presets.ppo(), 'microbatches': 1, 'lora': presets.lora(),
+    'frozen_dtype': '',                  # of reference and preference models; '': as they are stored
+    'eval_prompts': 512,
     'eval_comparisons': 0,               # test comparisons that the policy ranks along the way; 0: none
     'eval_every': 3, 'log_every': 1, 'checkpoint_every': 32})
   def paper(table):

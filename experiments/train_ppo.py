@@ -21,7 +21,7 @@ from rlhf_jax.data import batches
 from rlhf_jax.evals import policy as evals
 from rlhf_jax.evals import ranker
 from rlhf_jax.models import logp
-from rlhf_jax.rollout.episodes import Parts, episodes
+from rlhf_jax.rollout.episodes import Parts
 from rlhf_jax.run import build, comparisons, documents, rl, worlds
 from rlhf_jax.run.config import main
 from rlhf_jax.run.train import Clock, finish, open_runs, train
@@ -35,12 +35,14 @@ def run(config, workdir):
 def run_group(configs, workdirs):
   """Trains one policy, or several in one program; returns their summaries."""
   config, p = configs[0], configs[0].ppo
-  rl.check_settings(p)
+  rl.check_settings(config)
   mesh = build.mesh(config, p.batch_size)
   step.check_parts(p.batch_size, p.minibatches * config.microbatches)
   initial = build.role(config.policy, mesh)
   build.check_same_model(config, config.policy)
+  initial, reference = build.kept(initial, config.frozen_dtype)
   ((judge, score),) = build.judges([config.preference_model], initial, mesh).values()
+  judge, scorer = build.kept(judge, config.frozen_dtype)
   tests = build.judges(config.test_models, initial, mesh)
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
   width, answer_width = world.prompt_width, p.answer_width or world.answer_width
@@ -49,9 +51,9 @@ def run_group(configs, workdirs):
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
   clock = Clock()
-  read, specs, init = rl.networks(p, initial, judge, width)
+  networks = rl.networks(config, initial, judge, width)
   generate = build.sampler(initial, answer_width, mesh, temperature=p.temperature)
-  parts = Parts(generate, read, score=score, ref_logp=functools.partial(
+  parts = Parts(generate, networks.read, score=score, ref_logp=functools.partial(
     logp.token_logp, model, temperature=p.temperature, start=width))
   corpus = documents.pack(world, tokenizer, width + answer_width) if p.pretrain_coef else None
 
@@ -63,40 +65,34 @@ def run_group(configs, workdirs):
     return {'prompt': prompts.tokens_NP[index], 'valid': prompts.valid_NP[index],
             'group': prompts.group_N[index], 'index': index.astype('int32'), 'text': text}
 
-  def rollout(state, frozen, batch, i):
-    made = episodes(parts, state.params, frozen, batch, key_for(state.key, 'rollout', i),
-                    state.extra['kl_coef'])
-    moments = None if p.normalise == 'none' else ppo.score_moments(state.extra, made, running)
-    paid_B = ppo.paid_score(made, tokenizer.end_id, moments, p.no_end_score, p.no_end_penalty)
-    return ppo.experience(made, p.discount, p.lam, p.whiten, paid_B,
-                          p.whiten_rewards).replace(text=batch['text'])
-
-  running = p.normalise == 'running'
   steps = p.samples // p.batch_size
-  optimizer = build.optimizer(config, steps * p.passes * p.minibatches, specs, steps * p.batch_size)
-  update = rl.update(config, model, read, optimizer, tokenizer.end_id)
+  optimizer = build.optimizer(config, steps * p.passes * p.minibatches, networks.specs,
+                              steps * p.batch_size)
+  update = rl.update(config, model, networks, optimizer, tokenizer.end_id)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
                     truths=worlds.truths(world, tokenizer), prompt_width=width,
                     tests={name: test for name, (_, test) in tests.items()},
                     harmful_B=worlds.is_harmful(world, held))
   noise = key_for(jax.random.key(config.data.seed), 'evaluation')      # the same along every run
-  frozen = {'reference': initial.params, 'score': judge.params, 'held': jax.tree.map(
+  frozen = {'reference': reference, 'score': scorer, 'held': jax.tree.map(
     jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra,
                   'ranked': comparisons.ranked(config.eval_comparisons, initial, world, mesh)}),
-            'tests': {name: role.params for name, (role, _) in tests.items()}}
+            'tests': {name: build.kept(role, config.frozen_dtype)[1]
+                      for name, (role, _) in tests.items()}}
   state = train(
-    configs, workdirs, label='ppo', steps=steps, mesh=mesh, specs=specs, init=init,
-    optimizer=optimizer, update=update, host=host, device=rollout, frozen=frozen,
+    configs, workdirs, label='ppo', steps=steps, mesh=mesh, specs=networks.specs, init=networks.init,
+    optimizer=optimizer, update=update, host=host, frozen=frozen,
+    device=rl.rollout(config, parts, networks.whole, tokenizer.end_id),
     extra=lambda c: ppo.memory(c.ppo.kl_coef, c.ppo.kl_target, c.ppo.kl_stop),
-    evaluate=lambda state, frozen: evals.means(rows)(state.params['policy'], frozen, noise),
+    evaluate=lambda state, frozen: evals.means(rows)(
+      networks.whole(state.params, frozen)['policy'], frozen, noise),
     tokenizer=tokenizer, show=('score', 'k1', 'response_length'), watch=rl.watch)
   measure = jax.jit(rows)
   start, summaries = meshes.fetch(measure(initial.params, frozen, noise)), []
   ceiling = ranker.ceiling(jax.jit(score), judge.params, frozen['held']['ranked'])
   for s, w in enumerate(workdirs):
-    policy = state.params['policy']
-    policy = policy if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], policy)
-    end = meshes.fetch(measure(policy, frozen, noise))
+    params = state.params if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], state.params)
+    end = meshes.fetch(measure(networks.whole(params, frozen)['policy'], frozen, noise))
     summary = evals.gain(start, end, rundir.read_metrics(w, *[f'eval/{k}' for k in end]))
     summary |= {'by_kind': evals.kinds(start, end), **ranker.summary(start, end, ceiling),
                 'samples': steps * p.batch_size, 'wall_seconds': clock()}

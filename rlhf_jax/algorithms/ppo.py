@@ -243,11 +243,20 @@ def diagnostics(rollout, end_id):
           'logp_gap': masked.select(gap_BT, weight_BT).max()}
 
 
-def reported(update, end_id):
-  """`update` of Experiences with the health of the rollout among its metrics."""
+def tokens(rollout, passes):
+  """Valid tokens: of the prompts, of the answers, and read by the update, once a pass."""
+  produced = rollout.mask_BT.sum()
+  whole = rollout.valid_BT.sum()
+  return {'tokens/prompt': whole - produced, 'tokens/produced': produced,
+          'tokens/trained': passes * whole}
+
+
+def reported(update, end_id, passes=1):
+  """`update` of Experiences with the health of the rollout, and its tokens, among its metrics."""
   def step(state, batch, frozen):
     state, metrics = update(state, batch, frozen)
     rollout = batch.rollout
     fit = explained_variance(rollout.value_BT, batch.return_BT, batch.weight_BT)
-    return state, metrics | diagnostics(rollout, end_id) | {'explained_variance': fit}
+    return state, (metrics | diagnostics(rollout, end_id) | tokens(rollout, passes)
+                   | {'explained_variance': fit})
   return step

@@ -25,14 +25,18 @@ class Parts(NamedTuple):
   score: Callable
 
 
-def episodes(parts, params, frozen, batch, key, kl_coef):
-  """A Rollout of one answer a prompt: one row, the prompt's P columns first.
+def sampled(parts, params, batch, key):
+  """The batch with one answer to each prompt, as 'sample': one row, the prompt's P columns first.
 
-  batch: 'prompt' and 'valid' [B, P], 'group' and 'index' [B], and what the score wants as 'extra'.
-  kl_coef: scalar or [B].
+  batch: 'prompt' and 'valid' [B, P].
   """
-  (rows, width), valid_BP = batch['prompt'].shape, batch['valid']
-  sample = parts.generate(params['policy'], batch['prompt'], valid_BP, key)
+  return batch | {'sample': parts.generate(params['policy'], batch['prompt'], batch['valid'], key)}
+
+
+def episodes(parts, params, frozen, batch, kl_coef):
+  """The Rollout of a batch of `sampled`, with 'group' and 'index' [B], and what the score wants as
+  'extra'. kl_coef: scalar or [B]."""
+  (rows, width), valid_BP, sample = batch['prompt'].shape, batch['valid'], batch['sample']
   valid_BT = jnp.concatenate([valid_BP, sample.mask_BT[:, width:]], axis=1)
   tokens_BT, mask_BT = sample.tokens_BT, sample.mask_BT
   logp_BT, value_BT = parts.read(params, tokens_BT, valid_BT)

@@ -14,8 +14,7 @@ from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import tokenizer as tokenizers
-from rlhf_jax.models import decode, heads, logp, sizes, transformer
-from rlhf_jax.models import lora as adapters
+from rlhf_jax.models import decode, heads, logp, lora, sizes, transformer
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import checkpoint
 
@@ -95,12 +94,12 @@ def head_init(config, width):
 def trained_part(config, specs):
   """The Part of a network with these specs: all of it, or low-rank adapters where `config.lora.rank` is
   above 0."""
-  lora = config.get('lora')                                  # runs older than the switch have none
-  if lora is None or not lora.rank:
+  options = config.get('lora')                               # runs older than the switch have none
+  if options is None or not options.rank:
     return Part(specs, lambda params, key: params, lambda part, base: part)
-  pairs = adapters.adapter(specs, lora.rank, lora.targets)
+  pairs = lora.adapter(specs, options.rank, options.targets)
   return Part(pairs, lambda params, key: spec.init(pairs, key_for(key, 'lora')),
-              lambda part, base: adapters.merge(base, part, lora.scale))
+              lambda part, base: lora.merge(base, part, options.scale))
 
 
 def preference_loss(body, lm_weight):
@@ -111,6 +110,15 @@ def preference_loss(body, lm_weight):
     token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
       body, params['body'], hidden, tokens, valid),
     lm_weight=lm_weight)
+
+
+def kept(role, dtype):
+  """(the Role, its parameters in `dtype`), the Role's own on the host so that no device holds both;
+  dtype '': the same arrays, as they are stored."""
+  if not dtype:
+    return role, role.params
+  params = jax.tree.map(lambda x: x.astype(dtype), role.params)
+  return role._replace(params=meshes.fetch(role.params)), params
 
 
 def place(tree, specs, mesh):
@@ -127,23 +135,31 @@ def everywhere(tree, mesh):
 
 def role(workdir, mesh, wrap=lambda model: model, part=None, step=None):
   """The Role saved in a run directory. wrap(model) adds the heads it was trained with; part names
-  one entry of the parameters, 'policy' in a PPO run; step None is the newest checkpoint. Adapters of a
-  preference model are merged into the network of its `config.init`, which must still be there."""
+  one entry of the parameters, 'policy' in a PPO run; step None is the newest checkpoint. Adapters are
+  merged into the network they started from, `config.init` of a preference model and `config.policy` of
+  a PPO run, which must still be there."""
   config = ConfigDict(rundir.read_config(workdir))
   tokenizer = tokenizers.load(f'{workdir}/tokenizer.json')
   network = wrap(model(config, tokenizer.vocab_size, mesh))
-  adapted, specs = 'lora' in config and config.lora.rank > 0, network.spec
-  if adapted:
-    body = trained_part(config, network.spec['body'])
-    specs = specs | {'body': body.spec}
+  adapters = trained_part(config, _body(network.spec))
+  specs = _with_body(network.spec, adapters.spec)
   shardings = spec.shardings(specs, mesh, meshes.TRAIN_RULES)
   abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
                           spec.abstract(specs), shardings)
   params = checkpoint.load_params(workdir, abstract, part, meshes.replicated(mesh), step)
-  if adapted:
-    base, _ = body_and_head(config.init, mesh)
-    params = params | {'body': body.whole(params['body'], base.params)}
+  if 'lora' in config and config.lora.rank:
+    base = role(config.policy, mesh) if 'ppo' in config else body_and_head(config.init, mesh)[0]
+    params = _with_body(params, adapters.whole(_body(params), base.params))
   return Role(network, params, tokenizer, network.spec)
+
+
+def _body(tree):
+  """The network under a head, or the network itself."""
+  return tree.get('body', tree)
+
+
+def _with_body(tree, body):
+  return tree | {'body': body} if 'body' in tree else body
 
 
 def body_and_head(workdir, mesh):
@@ -273,17 +289,21 @@ def compiled_update(update, shardings, several):
                  donate_argnums=0)
 
 
-def source(host, device, configs, mesh):
+def source(host, device, configs, mesh, part=lambda name, run: run):
   """(state, frozen, i) -> batch on the mesh: a pure function of its arguments.
 
-  host(config, i) -> numpy batch at data position i. device(state, frozen, batch, i) -> batch, the
-  on-policy part, in one jitted program; None: the host's batch is what is trained on.
+  host(config, i) -> numpy batch at data position i. device: pairs of a name and (state, frozen, batch, i)
+  -> batch, the on-policy parts one after another, each a jitted program; (): the host's batch is what is
+  trained on. part(name, program) -> program, to look on.
   """
-  if device is not None:
-    one = device if len(configs) == 1 else jax.vmap(device, in_axes=(0, None, 0, None))
-    rows = meshes.batch_sharding(mesh)
-    device = jax.jit(one, out_shardings=rows if len(configs) == 1 else _lead(rows))
+  rows, several = meshes.batch_sharding(mesh), len(configs) > 1
+  def compiled(run):
+    return jax.jit(jax.vmap(run, in_axes=(0, None, 0, None)) if several else run,
+                   out_shardings=_lead(rows) if several else rows)
+  parts = [part(name, compiled(run)) for name, run in device]
   def batch(state, frozen, i):
     made = put([host(config, i) for config in configs], mesh)
-    return made if device is None else device(state, frozen, made, np.int32(i))
+    for run in parts:
+      made = run(state, frozen, made, np.int32(i))
+    return made
   return batch

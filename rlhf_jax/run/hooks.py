@@ -33,10 +33,10 @@ def check_finite(step, metrics, workdir):
                      'batch, then run the same command to resume')
 
 
-def writer(workdir, every, last, stops=(), watch=None):
+def writer(workdir, every, last, stops=(), watch=None, times=lambda step: {}):
   """Writes metrics to `metrics.jsonl` every so many steps and at the `last`; checks every step, and
   without delay at `stops`, where the state is evaluated or saved next. watch(step, metrics), when
-  there is one, checks first what is particular to a method."""
+  there is one, checks first what is particular to a method. times(step): more numbers, of the clock."""
   waiting = []
 
   def hook(step, state, metrics):
@@ -49,7 +49,7 @@ def writer(workdir, every, last, stops=(), watch=None):
         watch(past, values)
       check_finite(past, values, workdir)
       if past % every == 0 or past == last:
-        rundir.append_metrics(workdir, past, {k: float(v) for k, v in values.items()})
+        rundir.append_metrics(workdir, past, {k: float(v) for k, v in values.items()} | times(past))
   hook.due = never
   return hook
 

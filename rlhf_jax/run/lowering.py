@@ -78,19 +78,19 @@ def ppo_update(config, sized, body, mesh):
   p, width = config.ppo, config.prompt_width
   policy, judge = (build.Role(m, spec.abstract(m.spec), None, m.spec)
                    for m in (body, heads.scalar(body)))
-  read, specs, _ = rl.networks(p, policy, judge, width)
+  networks = rl.networks(config, policy, judge, width)
   steps = p.samples // p.batch_size
-  optimizer = build.optimizer(config, steps * p.passes * p.minibatches, specs, p.samples)
-  update = rl.update(config, body, read, optimizer, EOS)
+  optimizer = build.optimizer(config, steps * p.passes * p.minibatches, networks.specs, p.samples)
+  update = rl.update(config, body, networks, optimizer, EOS)
   real_BT, ids_BT, real_B, ids_B = _arrays(p.batch_size, width + config.answer_width, mesh)
   rollout = Rollout(ids_BT, *[real_BT] * 6, *[real_B] * 3, ids_B, ids_B)
   batch = Experience(rollout, real_BT, real_BT, real_BT)
   frozen = {'reference': policy.spec, 'score': judge.spec}
   rows = _rows(p.batch_size, p.minibatches * config.microbatches, mesh)
   one = _activations(sized, rows, width + config.answer_width, mesh)
-  networks = 1 if p.value_init == 'shared' else 2
-  return _update(update, optimizer, specs, ppo.memory(p.kl_coef), batch, frozen, mesh,
-                 {kind: networks * size for kind, size in one.items()} | _gathered(sized, mesh))
+  bodies = 1 if p.value_init == 'shared' else 2
+  return _update(update, optimizer, networks.specs, ppo.memory(p.kl_coef), batch, frozen, mesh,
+                 {kind: bodies * size for kind, size in one.items()} | _gathered(sized, mesh))
 
 
 def generation(config, sized, body, mesh):
@@ -128,7 +128,7 @@ def _update(update, optimizer, specs, extra, batch, frozen, mesh, more):
   state = _shaped(state, shardings)
   beside = _shaped(spec.abstract(frozen), spec.shardings(frozen, mesh, meshes.TRAIN_RULES))
   parameters = per_chip(state.params)
-  return Program(build.compiled_update(update, shardings, False), (state, batch, {}), {
+  return Program(build.compiled_update(update, shardings, False), (state, batch, beside), {
     'parameters': parameters, 'optimiser': per_chip(state.opt_state), 'gradients': parameters,
     'frozen': per_chip(beside), **more})
 

@@ -1,22 +1,35 @@
 """What PPO needs around its maths: its networks from saved roles, what is refused before a run is
 opened, and the watch over its metrics."""
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rlhf_jax.algorithms import ppo
 from rlhf_jax.core import step
+from rlhf_jax.core.random import key_for
 from rlhf_jax.models import actor_critic, heads, logp
-from rlhf_jax.run import worlds
+from rlhf_jax.rollout.episodes import episodes, sampled
+from rlhf_jax.run import build, worlds
 from rlhf_jax.run.hooks import Diverged
 
 CHOICES = {'value_init': ('preference_model', 'policy', 'shared'),
            'value_head': ('zero', 'preference_model'), 'normalise': ('none', 'start', 'running')}
+FROZEN = '', 'bfloat16', 'float32'
 
 
-def check_settings(p):
-  """Refuses settings of `config.ppo` that are unknown or do not fit one another."""
+def check_settings(config):
+  """Refuses settings of `config.ppo` and its neighbours that are unknown or do not fit one another."""
+  p = config.ppo
+  if config.frozen_dtype not in FROZEN:
+    raise ValueError(f'config.frozen_dtype={config.frozen_dtype!r} is unknown: use '
+                     f'{", ".join(map(repr, FROZEN))}')
+  if config.frozen_dtype and config.lora.rank:
+    raise ValueError(f'config.frozen_dtype={config.frozen_dtype!r} would round the weights that the '
+                     f'adapters of config.lora.rank={config.lora.rank} are added to: set one of them '
+                     "to '' or 0")
   for key, known in CHOICES.items():
     if p[key] not in known:
       raise ValueError(f'config.ppo.{key}={p[key]!r} is unknown: use {", ".join(known)}')
@@ -59,44 +72,89 @@ def check_score(score, params, rows, columns):
                      'config.preference_model')
 
 
-def networks(p, policy, judge, start):
-  """(read, specs, init) of policy and value: the reader of `models.actor_critic`, the specs of
-  {'policy', 'value'}, and init(config, key) -> params.
+class Networks(NamedTuple):
+  """Policy and value. read: of `models.actor_critic`, of all parameters of both; whole(params, frozen)
+  -> those, from what is trained; specs: of what is trained, {'policy', 'value'}; init(config, key) ->
+  its first values."""
+  read: Callable
+  whole: Callable
+  specs: dict
+  init: Callable
+
+
+def networks(config, policy, judge, start):
+  """The Networks of `config.ppo`. policy, judge: Roles.
 
   The value network has the body of the preference model or of the policy, or shares the policy's
-  ('shared'); its head is zero, or the preference model's. policy, judge: Roles.
+  ('shared'); its head is zero, or the preference model's. With `config.lora.rank` adapters of the policy
+  and of the value's body are trained, and both heads in full; they are added to the frozen roles.
   """
-  options = {'temperature': p.temperature, 'start': start}
+  p, options = config.ppo, {'temperature': config.ppo.temperature, 'start': start}
   critic = judge.model if p.value_init == 'preference_model' else heads.scalar(policy.model)
-  body = {'preference_model': judge.params['body'], 'policy': policy.params,
-          'shared': None}[p.value_init]
-  if body is None:
-    read, value_spec = actor_critic.shared(policy.model, **options), critic.spec['head']
+  part = build.trained_part(config, policy.spec)
+  if p.value_init == 'shared':
+    read = actor_critic.shared(policy.model, **options)
+    value = build.Part(critic.spec['head'], lambda head, key: head, lambda value, frozen: value)
   else:
-    read, value_spec = actor_critic.separate(policy.model, critic, **options), critic.spec
+    read = actor_critic.separate(policy.model, critic, **options)
+    value = _critic(config, critic, *{
+      'preference_model': (judge.params['body'], lambda frozen: frozen['score']['body']),
+      'policy': (policy.params, lambda frozen: frozen['reference'])}[p.value_init])
 
   def init(config, key):
     head = judge.params['head'] if p.value_head == 'preference_model' else {
       name: jnp.zeros(s.shape, s.dtype) for name, s in critic.spec['head'].items()}
-    value = head if body is None else {'body': body, 'head': head}
-    return {'policy': policy.params, 'value': value}
-  return read, {'policy': policy.spec, 'value': value_spec}, init
+    return {'policy': part.start(policy.params, key_for(key, 'policy')),
+            'value': value.start(head, key_for(key, 'value'))}
+
+  def whole(params, frozen):
+    return {'policy': part.whole(params['policy'], frozen['reference']),
+            'value': value.whole(params['value'], frozen)}
+  return Networks(read, whole, {'policy': part.spec, 'value': value.spec}, init)
 
 
-def update(config, policy, read, optimizer, end_id):
-  """PPO's Update of one rollout: all passes over it. policy: the Model, for the loss on documents;
-  read: of `networks`."""
+def _critic(config, critic, params, base):
+  """The Part of a value network whose body starts from `params`, which are base(frozen) too."""
+  body = build.trained_part(config, critic.spec['body'])
+  return build.Part(
+    {'body': body.spec, 'head': critic.spec['head']},
+    lambda head, key: {'body': body.start(params, key), 'head': head},
+    lambda value, frozen: value | {'body': body.whole(value['body'], base(frozen))})
+
+
+def rollout(config, parts, whole, end_id):
+  """The on-policy parts of a step, for `build.source`: 'decode' samples an answer to each prompt, 'score'
+  reads it by all roles and makes the Experience. parts: `Parts` of episodes; whole: of `networks`."""
+  p, running = config.ppo, config.ppo.normalise == 'running'
+
+  def decode(state, frozen, batch, i):
+    return sampled(parts, whole(state.params, frozen), batch, key_for(state.key, 'rollout', i))
+
+  def score(state, frozen, batch, i):
+    made = episodes(parts, whole(state.params, frozen), frozen, batch, state.extra['kl_coef'])
+    moments = None if p.normalise == 'none' else ppo.score_moments(state.extra, made, running)
+    paid_B = ppo.paid_score(made, end_id, moments, p.no_end_score, p.no_end_penalty)
+    return ppo.experience(made, p.discount, p.lam, p.whiten, paid_B,
+                          p.whiten_rewards).replace(text=batch['text'])
+  return ('decode', decode), ('score', score)
+
+
+def update(config, policy, networks, optimizer, end_id):
+  """PPO's Update of one rollout: all passes over it. policy: the Model, for the loss on documents."""
   p = config.ppo
 
   def text_logp(params, tokens_BT, valid_BT, segment_BT):
     return logp.token_logp(policy, params, tokens_BT, valid_BT, segment_BT=segment_BT)
 
-  loss = ppo.make_loss(read, p.clip, p.value_clip, p.value_coef, p.entropy_coef)
+  whole_loss = ppo.make_loss(networks.read, p.clip, p.value_clip, p.value_coef, p.entropy_coef)
   if p.pretrain_coef:
-    loss = ppo.with_pretraining(loss, text_logp, p.pretrain_coef)
+    whole_loss = ppo.with_pretraining(whole_loss, text_logp, p.pretrain_coef)
+
+  def loss(params, batch, key, frozen):
+    return whole_loss(networks.whole(params, frozen), batch, key, frozen)
   return ppo.reported(step.passes(
     step.update(loss, optimizer, config.microbatches), p.passes, p.minibatches,
-    ppo.after(p.kl_horizon, p.normalise == 'running')), end_id)
+    ppo.after(p.kl_horizon, p.normalise == 'running')), end_id, p.passes)
 
 
 def watch(config, workdir):

@@ -11,6 +11,7 @@ import numpy as np
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, step
 from rlhf_jax.run import build, checkpoint, hooks
+from rlhf_jax.run.clock import Stopwatch
 from rlhf_jax.run.config import to_dict
 from rlhf_jax.run.fit import fit
 
@@ -24,7 +25,7 @@ def open_runs(configs, workdirs):
   return any(s != 'done' for s in status)
 
 
-def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, update, host, device=None,
+def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, update, host, device=(),
           frozen=None, extra=lambda config: {}, evaluate=None, tokenizer=None, show=('loss',),
           watch=lambda config, workdir: None):
   """The trained state (stacked when there are several configs), all files written but summary, DONE.
@@ -49,12 +50,13 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
     for w in workdirs:
       tokenizer.save(f'{w}/tokenizer.json')
 
-  last, every = steps, config.log_every
+  last, every, watched = steps, config.log_every, Stopwatch(start)
   def each_run(make):
     made = [make(*run) for run in zip(configs, workdirs, managers, strict=True)]
     return hooks.members([[hook] for hook in made]) if several else made[0]
   stops = {*_each(config.eval_every, last), *_each(config.checkpoint_every, last)}
-  run_hooks = [each_run(lambda c, w, m: hooks.writer(w, every, last, stops, watch(c, w)))]
+  run_hooks = [each_run(lambda c, w, m: hooks.writer(
+    w, every, last, stops, watch(c, w), watched.of))]
   if evaluate is not None:
     run_hooks.append(_evaluator(evaluate, configs, workdirs, frozen, state, start, last))
   # A checkpoint comes last: a run killed before it evaluates that step again.
@@ -65,8 +67,9 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
   if start == 0:
     save(0, state, {})
   run_hooks.append(_progress(label, start, last, show, several))
-  state = fit(state, build.compiled_update(update, shardings, several),
-              build.source(host, device, configs, mesh), frozen, last, run_hooks, start)
+  update = watched.last('train', build.compiled_update(update, shardings, several))
+  source = build.source(host, device, configs, mesh, watched.part)
+  state = fit(state, update, source, frozen, last, run_hooks, start)
   for m in managers:
     m.close()
   return state

@@ -15,7 +15,7 @@ from rlhf_jax.core.random import key_for
 from rlhf_jax.core.types import PreferenceBatch
 from rlhf_jax.models import actor_critic, decode, heads, logp, sizes, transformer
 from rlhf_jax.rewards.preference_model import preference_model
-from rlhf_jax.rollout.episodes import Parts, episodes
+from rlhf_jax.rollout.episodes import Parts, episodes, sampled
 from rlhf_jax.run import build
 
 VOCAB, PROMPT, ANSWER, PAD, END, EOC = 24, 6, 9, 22, 1, 2
@@ -78,8 +78,8 @@ def ppo_program(mesh, passes=1, minibatches=1, microbatches=1, rows=8, left=0, s
                 preference_model(JUDGE, EOC))
 
   def experience(state, frozen, batch, i):
-    made = episodes(parts, state.params, frozen, batch, key_for(state.key, 'rollout', i),
-                    state.extra['kl_coef'])
+    made = episodes(parts, state.params, frozen, sampled(
+      parts, state.params, batch, key_for(state.key, 'rollout', i)), state.extra['kl_coef'])
     return ppo.experience(made, 1.0, 0.95, True)
 
   loss = ppo.make_loss(read, 0.2, 0.2, 0.5, 0.0)
@@ -88,7 +88,8 @@ def ppo_program(mesh, passes=1, minibatches=1, microbatches=1, rows=8, left=0, s
   shardings = build.state_shardings(ppo_state(shared=shared), specs, mesh, False)
   return SimpleNamespace(
     loss=loss, gradient=jax.jit(jax.value_and_grad(loss, has_aux=True)), shardings=shardings,
-    source=build.source(lambda config, i: prompts(i, rows, left), experience, [RUN], mesh),
+    source=build.source(lambda config, i: prompts(i, rows, left), [('rollout', experience)],
+                        [RUN], mesh),
     update=build.compiled_update(ppo.reported(update, END), shardings, False))
 
 
@@ -128,7 +129,7 @@ def pm_run(mesh=None, *, microbatches=1, learning_rate=1e-2):
   shardings = build.state_shardings(state, JUDGE.spec, mesh, False)
   return SimpleNamespace(
     state=meshes.put(state, shardings), loss=loss, frozen={},
-    source=build.source(lambda config, i: pairs(i), None, [RUN], mesh),
+    source=build.source(lambda config, i: pairs(i), (), [RUN], mesh),
     update=build.compiled_update(step.update(loss, OPTIMIZER, microbatches), shardings, False))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rlhf_jax.models.decode import Sample
 from rlhf_jax.rollout.candidates import candidates
-from rlhf_jax.rollout.episodes import Parts, episodes
+from rlhf_jax.rollout.episodes import Parts, episodes, sampled
 
 # Two prompts of 3 columns, the first with one column of padding; answers of 2 and 3 tokens.
 PROMPT, PROMPT_VALID = np.array([[0, 5, 6], [7, 8, 9]]), np.array([[0.0, 1, 1], [1, 1, 1]])
@@ -44,9 +44,11 @@ def score(params, tokens_BT, valid_BT, extra):
 
 @pytest.fixture(scope='module')
 def made():
-  run = partial(episodes, Parts(generate, read, token_logp, score))
+  parts = Parts(generate, read, token_logp, score)
+  def run(params, frozen, batch, kl_coef):
+    return episodes(parts, params, frozen, sampled(parts, params, batch, None), kl_coef)
   return SimpleNamespace(run=run, rollout=run(
-    {'policy': 1, 'value': 0.25}, {'reference': 2, 'score': 1000.0}, BATCH, None, 0.1))
+    {'policy': 1, 'value': 0.25}, {'reference': 2, 'score': 1000.0}, BATCH, 0.1))
 
 
 def test_rows_are_prompt_then_answer(made):
@@ -74,7 +76,7 @@ def test_defaults_and_what_is_passed_on(made):
   np.testing.assert_array_equal(out.index_B, [40, 41])
   np.testing.assert_array_equal(out.group_B, [3, 4])
   other = made.run({'policy': 1, 'value': 0.0}, {'reference': 2, 'score': 0.0},
-                   BATCH | {'extra': {'bonus_B': np.array([0.5, 0.75])}}, None, jnp.array([0.1, 0.3]))
+                   BATCH | {'extra': {'bonus_B': np.array([0.5, 0.75])}}, jnp.array([0.1, 0.3]))
   np.testing.assert_allclose(other.kl_coef_B, [0.1, 0.3], rtol=1e-6)
   np.testing.assert_allclose(other.score_B, [54.5, 99.75])
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((other.logp_BT, other.score_B)))

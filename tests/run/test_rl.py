@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import presets, train_ppo
 from rlhf_jax.core import spec
@@ -19,16 +20,18 @@ POLICY = Role(MODEL, spec.init(MODEL.spec, jax.random.key(0)), None, MODEL.spec)
 PM = Role(JUDGE, spec.init(JUDGE.spec, jax.random.key(1)), None, JUDGE.spec)
 
 
-def settings(**changes):
-  p = presets.ppo()
-  p.update(changes)
-  return p
+def settings(p=None, rank=0, frozen_dtype='', **changes):
+  """A config with these changes of its section `ppo`."""
+  made = ConfigDict({'ppo': p or presets.ppo(), 'lora': presets.lora(), 'frozen_dtype': frozen_dtype})
+  made.ppo.update(changes)
+  made.lora.rank = rank
+  return made
 
 
 @pytest.mark.parametrize('value_init, body', [('preference_model', PM.params['body']),
                                               ('policy', POLICY.params), ('shared', None)])
 def test_networks_start_from_what_is_named(value_init, body):
-  read, specs, init = rl.networks(settings(value_init=value_init), POLICY, PM, 2)
+  read, whole, specs, init = rl.networks(settings(value_init=value_init), POLICY, PM, 2)
   params = init(None, jax.random.key(3))
   assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, spec.abstract(specs))
   head = params['value'] if body is None else params['value']['head']
@@ -41,7 +44,7 @@ def test_networks_start_from_what_is_named(value_init, body):
 
 
 def test_a_value_may_start_from_the_whole_preference_model():
-  _, _, init = rl.networks(settings(value_head='preference_model'), POLICY, PM, 2)
+  init = rl.networks(settings(value_head='preference_model'), POLICY, PM, 2).init
   jax.tree.map(np.testing.assert_array_equal, init(None, jax.random.key(3))['value'], PM.params)
 
 
@@ -50,6 +53,8 @@ def test_a_value_may_start_from_the_whole_preference_model():
   ({'value_head': 'one'}, "config.ppo.value_head='one' is unknown: use zero, preference_model"),
   ({'normalise': 'yes'}, "config.ppo.normalise='yes' is unknown: use none, start, running"),
   ({'value_init': 'shared', 'value_head': 'preference_model'}, "config.ppo.value_init is 'shared'"),
+  ({'frozen_dtype': 'f16'}, "config.frozen_dtype='f16' is unknown: use '', 'bfloat16', 'float32'"),
+  ({'frozen_dtype': 'bfloat16', 'rank': 2}, 'config.lora.rank=2 are added to: set one of them'),
   ({'samples': 100}, 'config.ppo.samples=100 is less than one batch: use at least '
    'config.ppo.batch_size=128')])
 def test_settings_that_are_refused(changes, says):
@@ -60,7 +65,8 @@ def test_settings_that_are_refused(changes, says):
 
 def test_settings_that_fit_are_not_refused():
   for p in (settings(), settings(value_head='preference_model'), settings(samples=128),
-            presets.bai2022('online').ppo, presets.openai2019().ppo):
+            settings(presets.bai2022('online').ppo), settings(presets.openai2019().ppo),
+            settings(rank=2), settings(frozen_dtype='bfloat16')):
     rl.check_settings(p)
 
 
