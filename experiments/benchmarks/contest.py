@@ -1,4 +1,4 @@
-"""Who is faster: the same work by several programs, one after another, round after round, on an idle machine.
+"""Who is faster: the same work by several programs in turn, round after round, on an idle machine.
 
 Every contender, ours too, is a process of its own that waits for work on its standard input (`serve`),
 so that none disturbs another and each lives in its own virtual environment. A round in which anything
@@ -82,8 +82,8 @@ class Worker:
       if line.startswith('{'):
         return json.loads(line)
       print(f'{self.name}: {line}', end='', file=sys.stderr)
-    raise RuntimeError(f'{self.name} ended with exit code {self.process.wait()}: its own messages stand '
-                       'above')
+    raise RuntimeError(f'{self.name} ended with exit code {self.process.wait()}: its own messages '
+                       'stand above')
 
 
 def ours(name, module, settings, env=None):
@@ -97,15 +97,16 @@ def peer(name, environment_name, script, settings, env=None):
 
 
 def serve(work, **facts):
-  """The other side: says `facts`, then answers each line of standard input by `work()`, whose dictionary
-  holds at least 'seconds'. Scripts in `peers/` carry these lines too: they cannot import this file."""
+  """The other side: says `facts`, then answers each line of standard input by `work()`, a dictionary
+  with at least 'seconds'. Scripts in `peers/` carry these lines too: they cannot import this file."""
   print(json.dumps(facts), flush=True)
   for _ in sys.stdin:
     print(json.dumps(work()), flush=True)
 
 
 def rounds(workers, repeats, warm=1, label='rounds'):
-  """{name: [what `run` said, of each round]}: all workers in turn, `repeats` times on an idle machine."""
+  """({name: [what `run` said, of each round]}, number of rounds thrown away): all workers in turn,
+  `repeats` times on an idle machine."""
   said, thrown = {w.name: [] for w in workers}, 0
   for _ in range(warm):
     for w in workers:
@@ -114,12 +115,12 @@ def rounds(workers, repeats, warm=1, label='rounds'):
     while bar.n < repeats:
       order = workers if bar.n % 2 == 0 else workers[::-1]
       results = {w.name: w.run() for w in order}
-      if max(r['load'] for r in results.values()) > MOST_LOAD:
+      load = max(result['load'] for result in results.values())
+      if load > MOST_LOAD:
         thrown += 1
         if thrown > MOST_REPEATS * repeats:
-          raise RuntimeError(f'other work uses {max(r["load"] for r in results.values()):.2f} cores, more '
-                             f'than {MOST_LOAD}: {thrown} rounds were thrown away; measure on an idle '
-                             'machine')
+          raise RuntimeError(f'other work uses {load:.2f} cores, more than {MOST_LOAD}: {thrown} '
+                             'rounds were thrown away; measure on an idle machine')
         continue
       for name, result in results.items():
         said[name].append(result)
