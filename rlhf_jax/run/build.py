@@ -292,9 +292,9 @@ def compiled_update(update, shardings, several):
 def source(host, device, configs, mesh, part=lambda name, run: run):
   """(state, frozen, i) -> batch on the mesh: a pure function of its arguments.
 
-  host(config, i) -> numpy batch at data position i. device: pairs of a name and (state, frozen, batch, i)
-  -> batch, the on-policy parts one after another, each a jitted program; (): the host's batch is what is
-  trained on. part(name, program) -> program, to look on.
+  host(config, i) -> numpy batch at data position i. device: the on-policy parts in turn, pairs of
+  a name and (state, frozen, batch, i) -> batch, each a jitted program; (): the host's batch is what
+  is trained on. part(name, program) -> program, to look on.
   """
   rows, several = meshes.batch_sharding(mesh), len(configs) > 1
   def compiled(run):

@@ -86,8 +86,8 @@ def networks(config, policy, judge, start):
   """The Networks of `config.ppo`. policy, judge: Roles.
 
   The value network has the body of the preference model or of the policy, or shares the policy's
-  ('shared'); its head is zero, or the preference model's. With `config.lora.rank` adapters of the policy
-  and of the value's body are trained, and both heads in full; they are added to the frozen roles.
+  ('shared'); its head is zero, or the preference model's. With `config.lora.rank` adapters of the
+  policy and of the value's body are trained, and the head in full; they are added to the frozen roles.
   """
   p, options = config.ppo, {'temperature': config.ppo.temperature, 'start': start}
   critic = judge.model if p.value_init == 'preference_model' else heads.scalar(policy.model)
@@ -123,8 +123,9 @@ def _critic(config, critic, params, base):
 
 
 def rollout(config, parts, whole, end_id):
-  """The on-policy parts of a step, for `build.source`: 'decode' samples an answer to each prompt, 'score'
-  reads it by all roles and makes the Experience. parts: `Parts` of episodes; whole: of `networks`."""
+  """The on-policy parts of a step, for `build.source`: 'decode' samples an answer to each prompt,
+  'score' reads it by all roles and makes the Experience. parts: `Parts` of episodes; whole: of
+  `networks`."""
   p, running = config.ppo, config.ppo.normalise == 'running'
 
   def decode(state, frozen, batch, i):

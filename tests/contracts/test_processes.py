@@ -10,6 +10,7 @@ import pytest
 
 from rlhf_jax.core import rundir
 from tests.contracts.conftest import ROOT
+from tests.files import columns
 
 pytestmark = pytest.mark.slow
 SECONDS = 500
@@ -59,7 +60,7 @@ def test_the_same_updates(tmp_path):
 
 
 def assert_same_metrics(a, b):
-  one, two = rundir.read_metrics(a), rundir.read_metrics(b)
+  one, two = (columns(rundir.read_metrics(path)) for path in (a, b))
   assert one.keys() == two.keys()
   for name in one:
     np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-5, err_msg=name)

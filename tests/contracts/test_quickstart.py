@@ -11,6 +11,7 @@ import pytest
 
 from rlhf_jax.core import rundir
 from tests.contracts.conftest import command
+from tests.files import metrics
 
 LAW = ('slope', 'intercept', 'r2', 'r2_kl', 'exponent', 'exponent_low', 'exponent_high')
 
@@ -113,7 +114,8 @@ def test_an_interrupted_pipeline_goes_on_where_it_was(pipeline, tmp_path):
   shutil.rmtree(ppo / 'checkpoints' / '4')
   done = command(*pipeline.arguments, f'--workdir={pipeline.path}')
   assert done.returncode == 0, done.stderr[-2000:]
-  for name in ('ppo/metrics.jsonl', 'ppo/samples.json', 'pm/metrics.jsonl', 'pm/summary.json'):
+  assert metrics(ppo) == metrics(kept / 'ppo')
+  for name in ('ppo/samples.json', 'pm/metrics.jsonl', 'pm/summary.json'):
     assert (pipeline.path / name).read_bytes() == (kept / name).read_bytes(), name
   again, before = (rundir.read_summary(path) for path in (pipeline.path, kept))
   assert again | {'wall_seconds': 0} == before | {'wall_seconds': 0}

@@ -9,8 +9,9 @@ import pytest
 
 from rlhf_jax.algorithms import kl, ppo
 from rlhf_jax.core import masked, optim, step
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.models import decode, logp
-from rlhf_jax.run import checkpoint
+from rlhf_jax.run import build, checkpoint
 from rlhf_jax.run.fit import fit
 from tests.contracts import tiny
 
@@ -226,3 +227,23 @@ def test_statistics_are_those_of_the_global_minibatch(first):
   advantage = np.asarray(first.batch.advantage_BT)[weight_BT > 0]
   assert abs(advantage.mean()) < 1e-5 and abs(advantage.std() - 1) < 1e-4
   np.testing.assert_allclose(masked.normalise(first.batch.weight_BT).sum(), 1, rtol=1e-6)
+
+
+def test_runs_in_one_program_are_the_runs_one_after_another():
+  """Of other seeds, learning rates and KL coefficients: texts equal, numbers to 1e-5."""
+  settings = [{}, {'seed': 6, 'learning_rate': 3e-3, 'kl_coef': 0.5}]
+  states = [tiny.ppo_state(**each) for each in settings]
+  group, run = tiny.ppo_program(tiny.one_device(), runs=2), tiny.ppo_run()
+  together = meshes.put(build.stack(states), group.shardings)
+  singles = [meshes.put(state, run.shardings) for state in states]
+  for i in range(2):
+    batch = group.source(together, run.frozen, i)
+    together, metrics = group.update(together, batch, run.frozen)
+    for s, state in enumerate(singles):
+      alone = run.source(state, run.frozen, i)
+      np.testing.assert_array_equal(batch.rollout.tokens_BT[s], alone.rollout.tokens_BT)
+      singles[s], told = run.update(state, alone, run.frozen)
+      tiny.assert_close({k: v[s] for k, v in metrics.items()}, told, rtol=1e-5, atol=1e-5)
+  for s, state in enumerate(singles):
+    tiny.assert_close(jax.tree.map(lambda x, s=s: x[s], together.params), state.params, atol=1e-5)
+  assert not np.array_equal(*batch.rollout.tokens_BT)

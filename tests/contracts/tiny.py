@@ -67,8 +67,9 @@ def prompts(i, rows=8, left=0):
 
 
 @functools.cache
-def ppo_program(mesh, passes=1, minibatches=1, microbatches=1, rows=8, left=0, shared=False):
-  """loss, source and update of a toy PPO run, compiled once for all tests that share them."""
+def ppo_program(mesh, passes=1, minibatches=1, microbatches=1, rows=8, left=0, shared=False, runs=1):
+  """loss, source and update of a toy PPO run, or of several in one program, compiled once for all tests
+  that share them."""
   options = {'start': PROMPT + left, 'temperature': TEMPERATURE}
   generate = partial(decode.generate, MODEL, max_new_tokens=ANSWER, temperature=TEMPERATURE,
                      eos_id=END, pad_id=PAD)
@@ -85,18 +86,19 @@ def ppo_program(mesh, passes=1, minibatches=1, microbatches=1, rows=8, left=0, s
   loss = ppo.make_loss(read, 0.2, 0.2, 0.5, 0.0)
   update = step.passes(step.update(loss, OPTIMIZER, microbatches), passes, minibatches)
   specs = {'policy': MODEL.spec, 'value': JUDGE.spec['head'] if shared else JUDGE.spec}
-  shardings = build.state_shardings(ppo_state(shared=shared), specs, mesh, False)
+  states, several = [ppo_state(shared=shared)] * runs, runs > 1
+  shardings = build.state_shardings(build.stack(states), specs, mesh, several)
   return SimpleNamespace(
     loss=loss, gradient=jax.jit(jax.value_and_grad(loss, has_aux=True)), shardings=shardings,
     source=build.source(lambda config, i: prompts(i, rows, left), [('rollout', experience)],
-                        [RUN], mesh),
-    update=build.compiled_update(ppo.reported(update, END), shardings, False))
+                        [RUN] * runs, mesh),
+    update=build.compiled_update(ppo.reported(update, END), shardings, several))
 
 
-def ppo_state(learning_rate=1e-2, shared=False):
+def ppo_state(learning_rate=1e-2, shared=False, seed=5, kl_coef=0.1):
   value = parameters(1, True)
   return step.create({'policy': parameters(0), 'value': value['head'] if shared else value}, OPTIMIZER,
-                     jax.random.key(5), learning_rate, kl_coef=0.1)
+                     jax.random.key(seed), learning_rate, kl_coef=kl_coef)
 
 
 def ppo_run(mesh=None, *, learning_rate=1e-2, reference=0, shared=False, **options):

@@ -48,6 +48,35 @@ def test_a_value_may_start_from_the_whole_preference_model():
   jax.tree.map(np.testing.assert_array_equal, init(None, jax.random.key(3))['value'], PM.params)
 
 
+FROZEN = {'reference': POLICY.params, 'score': PM.params}
+
+
+@pytest.mark.parametrize('value_init', ['preference_model', 'policy', 'shared'])
+def test_adapters_start_as_the_networks_themselves_and_both_learn(value_init):
+  """Whatever they are added to: both are read as without adapters, and a step moves nothing else."""
+  made = rl.networks(settings(rank=2, value_init=value_init), POLICY, PM, 2)
+  plain = rl.networks(settings(value_init=value_init), POLICY, PM, 2)
+  params = made.init(None, jax.random.key(3))
+  assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, spec.abstract(made.specs))
+  adapters, head = params['policy']['layers'], params['value'].get('head', params['value'])
+  assert adapters['query']['a'].shape == (2, 16, 2) and head['weight'].shape == (16,)
+  jax.tree.map(np.testing.assert_array_equal, made.whole(params, FROZEN),
+               plain.init(None, jax.random.key(3)))
+  moved = jax.tree.map(lambda x: x + 0.1, params)
+  for name in made.specs:
+    whole, start = (made.whole(p, FROZEN)[name] for p in (moved, params))
+    changed = {jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(
+      jax.tree.map(lambda x, y: not np.array_equal(x, y), whole, start)) if x}
+    assert any('query' in path or 'weight' in path for path in changed)
+    assert not any('norm' in path or 'embed' in path for path in changed)
+
+
+def test_policy_and_value_have_adapters_of_their_own():
+  params = rl.networks(settings(rank=2), POLICY, PM, 2).init(None, jax.random.key(3))
+  assert not np.array_equal(params['policy']['layers']['query']['a'],
+                            params['value']['body']['layers']['query']['a'])
+
+
 @pytest.mark.parametrize('changes, says', [
   ({'value_init': 'pm'}, "config.ppo.value_init='pm' is unknown: use preference_model, policy, shared"),
   ({'value_head': 'one'}, "config.ppo.value_head='one' is unknown: use zero, preference_model"),

@@ -12,6 +12,7 @@ from rlhf_jax.core.spec import Spec
 from rlhf_jax.run import checkpoint
 from rlhf_jax.run.hooks import Diverged
 from rlhf_jax.run.train import open_runs, train
+from tests.files import columns, metrics
 
 SPECS = {'w': Spec((3,), (None,))}
 OPTIMIZER = optim.adam(optim.schedule(8, decay='linear'))
@@ -69,7 +70,7 @@ def stop_at(step, error=KeyboardInterrupt):
 def files(path):
   with checkpoint.manager(path) as manager:
     last = manager.latest_step()
-    return (path / 'metrics.jsonl').read_bytes(), last, manager.restore(last)['meta']
+    return metrics(path), last, manager.restore(last)['meta']
 
 
 def damage(path):
@@ -170,11 +171,14 @@ def test_a_group_equals_single_runs(tmp_path):
     single = go([c], [tmp_path / name])
     np.testing.assert_allclose(group.params['w'][s], single.params['w'], rtol=1e-5)
     np.testing.assert_allclose(group.extra['kl_coef'][s], c.ppo.kl_coef)
-    ours, theirs = (rundir.read_metrics(tmp_path / n) for n in (f'group-{name}', name))
+    ours, theirs = (columns(rundir.read_metrics(tmp_path / n)) for n in (f'group-{name}', name))
     assert ours.keys() == theirs.keys()
     for column in ours:
       np.testing.assert_allclose(ours[column], theirs[column], rtol=1e-4, atol=1e-5)
   assert np.abs(group.params['w'][0] - group.params['w'][1]).max() > 1e-3
+  times = [rundir.read_metrics(tmp_path / n, 'time/train', 'time/host') for n in ('group-a', 'group-b')]
+  for name in times[0]:                                         # one program, one clock
+    np.testing.assert_array_equal(times[0][name], times[1][name])
 
 
 def test_a_group_goes_on_from_the_newest_step_all_have(tmp_path):

@@ -15,8 +15,7 @@ import transformers
 import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback
-from trl.experimental.ppo import PPOConfig, PPOTrainer
-from trl.experimental.ppo import ppo_trainer
+from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
 settings = json.loads(sys.argv[1])
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')

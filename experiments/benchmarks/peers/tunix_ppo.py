@@ -43,7 +43,7 @@ def model():
 tokenizer = transformers.PreTrainedTokenizerFast(
   tokenizer_file=settings['tokenizer'], eos_token=settings['end'], pad_token=settings['pad'])
 prompts = np.load(settings['prompts'])
-texts = np.array([tokenizer.decode(row) for row in prompts])
+texts = np.array([' '.join(f't{token}' for token in row) for row in prompts])
 minibatch = rows // settings['minibatches']
 
 
@@ -64,20 +64,13 @@ with mesh:
     actor=model(), reference=model(), critic=utils.create_critic_model(model(), seed=1),
     reward=utils.create_critic_model(model(), seed=2), tokenizer=tokenizer,
     cluster_config=cluster_config)
-  produced = []
-
-  def counted(prompts, completions, advantages, rewards, **others):
-    return {}
-
   learner = ppo_learner.PPOLearner(
-    cluster, ppo_learner.PPOConfig(num_iterations=settings['passes'], beta=0.05, kl_method='kl'),
-    metric_fns=[counted])
-
-  plain = cluster.generate
+    cluster, ppo_learner.PPOConfig(num_iterations=settings['passes'], beta=0.05, kl_method='kl'))
+  plain, produced = cluster.generate, []
 
   def generate(*args, **options):
-    made = plain(*args, **options)
-    produced.extend(len(tokens) for tokens in made.tokens)
+    made = plain(*args, **options)                 # the end token is cut off, and produced all the same
+    produced.extend(min(len(tokens) + 1, width) for tokens in made.tokens)
     return made
   cluster.generate = generate
 
