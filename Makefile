@@ -5,7 +5,8 @@ WORKDIR ?= runs/quickstart
 # Large temporaries are page-faulted anew on every call without huge pages: 1.2 to 2 times on CPU.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test test-all mutants lint venv
+.PHONY: quickstart test test-all mutants lint venv bench
+BENCH ?= runs/bench
 
 quickstart: .venv/.core
 	$(BIN)/python -m experiments.quickstart --config=configs/quickstart.py --workdir=$(WORKDIR)
@@ -22,6 +23,13 @@ mutants: .venv/.test
 
 lint: .venv/.test
 	$(BIN)/ruff check .
+
+# Ours against others on this machine, which must have nothing else to do. The others' environments are made
+# in .venv-bench by the first benchmark that wants them.
+bench: quickstart
+	$(BIN)/python -m experiments.benchmarks.ppo --workdir=$(BENCH)/ppo
+	$(BIN)/python -m experiments.benchmarks.vectorised --workdir=$(BENCH)/vectorised
+	$(BIN)/python -m experiments.benchmarks.start --workdir=$(BENCH)/start --inputs=$(WORKDIR)
 
 venv: .venv/.test
 

@@ -400,6 +400,14 @@ def test_diagnostics_by_hand():
     assert float(got[name]) == pytest.approx(value, rel=1e-5), name
 
 
+def test_tokens_are_counted_by_hand():
+  """Prompts of 1 and 2 tokens, answers of 2 and 1, two passes; the columns of 0 are padding."""
+  rollout = jax.tree.map(lambda x: x[:2], make_rollout()).replace(
+      valid_BT=np.array([[0, 1, 1, 1], [1, 1, 1, 0]], np.float32),
+      mask_BT=np.array([[0, 0, 1, 1], [0, 0, 1, 0]], np.float32))
+  assert ppo.tokens(rollout, 2) == {'tokens/prompt': 3, 'tokens/produced': 3, 'tokens/trained': 12}
+
+
 @pytest.mark.parametrize(('target', 'factor'),
                          [(0.0, 1.0), (1.0, 1.02), (8.0, 0.98), (3.9, 1 + 0.1 / 39)])
 def test_a_kl_budget_moves_the_coefficient(target, factor):

@@ -35,6 +35,15 @@ mesh = jax.make_mesh((1, 1), ('fsdp', 'tp'), axis_types=(jax.sharding.AxisType.A
 sizes = llama.ModelConfig(**settings['sizes'])
 
 
+def without_segments(self, *args, segment_ids=None, plain=llama.Llama3.__call__, **options):
+  """Critic and reward models are called with numbers of packed texts, which this Llama does not take;
+  without packing they say what the attention mask says."""
+  return plain(self, *args, **options)
+
+
+llama.Llama3.__call__ = without_segments
+
+
 def model():
   return weights.create_model_from_safe_tensors(settings['policy'], sizes, mesh,
                                                 jax.numpy.dtype(settings['stored']))
