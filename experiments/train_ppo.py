@@ -50,11 +50,12 @@ def run_group(configs, workdirs):
   rl.check_score(score, judge.params, p.batch_size, width + answer_width)
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
-  clock = Clock()
+  clock, widths = Clock(), rl.widths(
+    config, width, answer_width, len(configs) > 1)
   networks = rl.networks(config, initial, judge, width)
   generate = build.sampler(initial, answer_width, mesh, temperature=p.temperature)
   parts = Parts(generate, networks.read, score=score, ref_logp=functools.partial(
-    logp.token_logp, model, temperature=p.temperature, start=width))
+    logp.token_logp, model, temperature=p.temperature, start=width), cut=rl.cut(config, widths))
   corpus = documents.pack(world, tokenizer, width + answer_width) if p.pretrain_coef else None
 
   def host(config, i):
@@ -68,7 +69,7 @@ def run_group(configs, workdirs):
   steps = p.samples // p.batch_size
   optimizer = build.optimizer(config, steps * p.passes * p.minibatches, networks.specs,
                               steps * p.batch_size)
-  update = rl.update(config, model, networks, optimizer, tokenizer.end_id)
+  update = rl.update(config, model, networks, optimizer, tokenizer.end_id, widths)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
                     truths=worlds.truths(world, tokenizer), prompt_width=width,
                     tests={name: test for name, (_, test) in tests.items()},

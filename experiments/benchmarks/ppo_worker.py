@@ -40,19 +40,20 @@ def program(configs, policy, judge, prompts, answer_width, mesh, watch):
   """(state, source, update, frozen) of one run, or of several in one program. judge's score is read on
   the last token, as the peers do."""
   config, width, several = configs[0], prompts.shape[1], len(configs) > 1
+  widths = rl.widths(config, width, answer_width)
   networks = rl.networks(config, policy, judge, width)
   parts = Parts(
     functools.partial(decode.generate, policy.model, max_new_tokens=answer_width, eos_id=ppo_models.END,
                       pad_id=ppo_models.PAD),
     networks.read, functools.partial(logp.token_logp, policy.model, start=width),
-    preference_model(judge.model, None))
+    preference_model(judge.model, None), rl.cut(config, widths))
   optimizer = build.optimizer(config, 10**6, networks.specs, 10**8)
   state = build.stack([step.create(
     networks.init(c, jax.random.key(c.seed)), optimizer, jax.random.key(c.seed),
     c.optimizer.learning_rate, **ppo.memory(c.ppo.kl_coef)) for c in configs])
   shardings = build.state_shardings(state, networks.specs, mesh, several)
   update = watch.last('train', build.compiled_update(
-    rl.update(config, policy.model, networks, optimizer, ppo_models.END), shardings, several))
+    rl.update(config, policy.model, networks, optimizer, ppo_models.END, widths), shardings, several))
 
   def host(config, i):
     index = batches.rows(len(prompts), config.ppo.batch_size, i, 0)
@@ -78,6 +79,7 @@ def iterations(settings):
     return role(wrap(model), params, mesh)
   config = settings_of(settings['rate'], **{
     key: settings[key] for key in ('batch_size', 'minibatches', 'passes')})
+  config.ppo.widths, config.microbatches = tuple(settings['widths']), settings['microbatches']
   state, source, update, frozen = program(
     [config], read(settings['policy']), read(settings['reward'], heads.scalar),
     np.load(settings['prompts']), settings['answer_width'], mesh, watch)

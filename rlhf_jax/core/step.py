@@ -35,13 +35,19 @@ def _split(batch, parts):
   return jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), batch)
 
 
-def update(loss, optimizer, microbatches=1, after=None):
+def gradient_of(loss):
+  """(params, batch, key, frozen) -> ((value, aux), gradients)."""
+  return jax.value_and_grad(loss, has_aux=True)
+
+
+def update(loss, optimizer, microbatches=1, after=None, gradient_of=gradient_of):
   """An update from `loss(params, batch, key, frozen) -> (scalar, aux)`.
 
   aux: a dictionary of weighted sums, added up over microbatches and reported (see `_whole` for the
   names that are no sums). after(state, batch, aux) -> extra writes back what a method remembers.
+  gradient_of: how the loss of a microbatch is differentiated.
   """
-  gradient = jax.value_and_grad(loss, has_aux=True)
+  gradient = gradient_of(loss)
 
   def step(state, batch, frozen):
     batch, key = batch.normalise(), key_for(state.key, 'loss', state.step)

@@ -18,11 +18,13 @@ class Parts(NamedTuple):
   read:     (params, tokens_BT, valid_BT) -> (logp_BT, value_BT), of policy and value.
   ref_logp: (frozen['reference'], tokens_BT, valid_BT) -> logp_BT.
   score:    (frozen['score'], tokens_BT, valid_BT, extra) -> score_B.
+  cut:      reading of (tokens_BT, valid_BT, extra) -> the same by parts, as of `core.lengths.in_parts`.
   """
   generate: Callable
   read: Callable
   ref_logp: Callable
   score: Callable
+  cut: Callable = lambda read: read
 
 
 def sampled(parts, params, batch, key):
@@ -39,13 +41,15 @@ def episodes(parts, params, frozen, batch, kl_coef):
   (rows, width), valid_BP, sample = batch['prompt'].shape, batch['valid'], batch['sample']
   valid_BT = jnp.concatenate([valid_BP, sample.mask_BT[:, width:]], axis=1)
   tokens_BT, mask_BT = sample.tokens_BT, sample.mask_BT
-  logp_BT, value_BT = parts.read(params, tokens_BT, valid_BT)
+  def read(tokens_BT, valid_BT, extra):
+    return (*parts.read(params, tokens_BT, valid_BT),
+            parts.ref_logp(frozen['reference'], tokens_BT, valid_BT),
+            parts.score(frozen['score'], tokens_BT, valid_BT, extra))
+  logp_BT, value_BT, ref_logp_BT, score_B = parts.cut(read)(tokens_BT, valid_BT, batch.get('extra', {}))
   return Rollout(
     tokens_BT=tokens_BT, valid_BT=valid_BT, mask_BT=mask_BT, logp_BT=logp_BT * mask_BT,
     sampled_logp_BT=sample.logp_BT,
-    ref_logp_BT=parts.ref_logp(frozen['reference'], tokens_BT, valid_BT) * mask_BT,
-    value_BT=value_BT,
-    score_B=parts.score(frozen['score'], tokens_BT, valid_BT, batch.get('extra', {})),
+    ref_logp_BT=ref_logp_BT * mask_BT, value_BT=value_BT, score_B=score_B,
     weight_B=jnp.ones(rows, jnp.float32),
     kl_coef_B=jnp.broadcast_to(jnp.asarray(kl_coef, jnp.float32), (rows,)),
     group_B=batch['group'], index_B=batch['index'])

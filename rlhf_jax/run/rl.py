@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.algorithms import ppo
-from rlhf_jax.core import step
+from rlhf_jax.core import lengths, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.models import actor_critic, heads, logp
 from rlhf_jax.rollout.episodes import episodes, sampled
@@ -140,8 +140,44 @@ def rollout(config, parts, whole, end_id):
   return ('decode', decode), ('score', score)
 
 
-def update(config, policy, networks, optimizer, end_id):
-  """PPO's Update of one rollout: all passes over it. policy: the Model, for the loss on documents."""
+def widths(config, start, answer_width, several=False):
+  """The columns at which PPO computes, ascending, the last being all; () for that one alone."""
+  chosen = list(config.ppo.widths)
+  if chosen != sorted(n for n in chosen if 0 < n < answer_width):
+    raise ValueError(f'config.ppo.widths={tuple(chosen)} does not ascend below the {answer_width} '
+                     'tokens of an answer: use such numbers of tokens, or () for one width')
+  if chosen and several:
+    raise ValueError(f'config.ppo.widths={tuple(chosen)}: several runs in one program compute every '
+                     'width for every row: set it to (), or run them one after another')
+  return tuple(start + n for n in (*chosen, answer_width)) if chosen else ()
+
+
+def cut(config, widths):
+  """`Parts.cut` of episodes at these widths, in as many parts as an update has."""
+  count = config.ppo.minibatches * config.microbatches
+  return (lambda read: lengths.in_parts(read, widths, count)) if widths else lambda read: read
+
+
+def _at_widths(loss, optimizer, microbatches, widths):
+  """An update whose microbatches are rows of like length, each computed at the width that it needs."""
+  def gradient_of(loss):
+    whole = step.gradient_of(loss)
+    def gradient(params, batch, key, frozen):
+      def run(width):
+        return whole(params, batch.columns(width), key, frozen)
+      return lengths.at_width(run, widths, lengths.needed(batch.rollout.valid_BT).max())
+    return gradient
+  plain = step.update(loss, optimizer, microbatches, gradient_of=gradient_of)
+
+  def update(state, batch, frozen):
+    batch, _ = lengths.by_length(batch, batch.rollout.valid_BT)
+    return plain(state, batch, frozen)
+  return update
+
+
+def update(config, policy, networks, optimizer, end_id, widths=()):
+  """PPO's Update of one rollout: all passes over it. policy: the Model, for the loss on documents;
+  widths: as of `widths`."""
   p = config.ppo
 
   def text_logp(params, tokens_BT, valid_BT, segment_BT):
@@ -153,8 +189,10 @@ def update(config, policy, networks, optimizer, end_id):
 
   def loss(params, batch, key, frozen):
     return whole_loss(networks.whole(params, frozen), batch, key, frozen)
+  minibatch = (_at_widths(loss, optimizer, config.microbatches, widths) if widths
+               else step.update(loss, optimizer, config.microbatches))
   return ppo.reported(step.passes(
-    step.update(loss, optimizer, config.microbatches), p.passes, p.minibatches,
+    minibatch, p.passes, p.minibatches,
     ppo.after(p.kl_horizon, p.normalise == 'running')), end_id, p.passes)
 
 

@@ -8,7 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import presets, train_ppo
-from rlhf_jax.core import spec
+from rlhf_jax.algorithms import ppo
+from rlhf_jax.core import optim, spec
+from rlhf_jax.core.step import create
+from rlhf_jax.core.types import Experience, Rollout
 from rlhf_jax.models import heads, sizes, transformer
 from rlhf_jax.run import rl
 from rlhf_jax.run.build import Role
@@ -75,6 +78,41 @@ def test_policy_and_value_have_adapters_of_their_own():
   params = rl.networks(settings(rank=2), POLICY, PM, 2).init(None, jax.random.key(3))
   assert not np.array_equal(params['policy']['layers']['query']['a'],
                             params['value']['body']['layers']['query']['a'])
+
+
+def test_updates_at_the_width_that_rows_need_are_the_same_updates():
+  """Of rows in any order: parts of like length give the sums of parts as they come."""
+  rng, rows, columns = np.random.default_rng(0), 8, 12
+  length_B = np.array([12, 4, 9, 5, 12, 3, 7, 4])
+  valid_BT = (np.arange(columns) < length_B[:, None]).astype(np.float32)
+  mask_BT, real_BT = valid_BT * (np.arange(columns) >= 2), rng.normal(size=(6, rows, columns))
+  logp, sampled, ref, value, advantage, returns = real_BT.astype('float32')
+  batch = jax.tree.map(jnp.asarray, Experience(Rollout(
+    rng.integers(2, 12, (rows, columns)), valid_BT, mask_BT, logp, sampled, ref, value,
+    *np.ones((3, rows), np.float32), *np.zeros((2, rows), int)), advantage, returns, mask_BT))
+  made, results = settings(minibatches=2), []
+  made.microbatches = 2
+  nets = rl.networks(made, POLICY, PM, 2)
+  optimizer = optim.adam(optim.schedule(10))
+  for widths in ((), (5, 9, 12)):
+    state = create(nets.init(None, jax.random.key(3)), optimizer, jax.random.key(1), 0.1,
+                   **ppo.memory(0.1))
+    update = rl.update(made, MODEL, nets, optimizer, 1, widths)
+    results.append(jax.jit(update)(state, batch, FROZEN))
+  (plain, told), (cut, said) = results
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), plain.params, cut.params)
+  for name in told:
+    np.testing.assert_allclose(said[name], told[name], rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_widths_that_are_refused():
+  made = settings(widths=(4, 8))
+  assert rl.widths(made, 6, 10) == (10, 14, 16) and rl.widths(settings(), 6, 10) == ()
+  with pytest.raises(ValueError, match='several runs in one program compute every width'):
+    rl.widths(made, 6, 10, several=True)
+  for wrong in ((8, 4), (4, 10), (0, 4)):
+    with pytest.raises(ValueError, match='does not ascend below the 10 tokens of an answer'):
+      rl.widths(settings(widths=wrong), 6, 10)
 
 
 @pytest.mark.parametrize('changes, says', [
