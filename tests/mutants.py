@@ -105,6 +105,7 @@ GENERATED, TEST_GENERATED = 'data/generated.py', 'data/test_generated.py::test_'
 TEST_CANDIDATES = 'rollout/test_candidates.py::test_'
 TEST_PROCESSES = 'contracts/test_processes.py::test_'
 LORA, TEST_LORA = 'models/lora.py', 'models/test_lora.py::test_'
+LENGTHS, TYPES, TEST_LENGTHS = 'core/lengths.py', 'core/types.py', 'core/test_lengths.py::test_'
 CLOCK, TEST_CLOCK = 'run/clock.py', 'run/test_clock.py::test_'
 LOWERING, TEST_LOWERING = 'run/lowering.py', 'run/test_lowering.py::test_'
 PARTS, FAMILIES, HUGGINGFACE = 'models/parts.py', 'models/families.py', 'models/huggingface.py'
@@ -1400,6 +1401,21 @@ MUTANTS = [
     Mutant(PPO, "'tokens/trained': passes * whole", "'tokens/trained': whole",
            TEST_PPO + 'tokens_are_counted_by_hand'),
     Mutant(HOOKS, ' | times(past)', '', TEST_TRAIN + 'a_group_equals_single_runs'),
+    Mutant(LENGTHS, 'jnp.sum(most > ', 'jnp.sum(most >= ',
+           TEST_LENGTHS + 'the_smallest_width_that_holds_them'),
+    Mutant(LENGTHS, 'jnp.arange(1, valid_BT.shape[1] + 1)', 'jnp.arange(valid_BT.shape[1])',
+           TEST_LENGTHS + 'columns_up_to_the_last_valid_one'),
+    Mutant(LENGTHS, '[place_B], made)', ', made)',
+           TEST_LENGTHS + 'parts_are_read_at_their_width_and_put_back_in_order'),
+    Mutant(LENGTHS, 'needed(valid_BT).max())', 'needed(valid_BT).min())',
+           TEST_LENGTHS + 'parts_are_read_at_their_width_and_put_back_in_order'),
+    Mutant(TYPES, 'return cut.replace(text=self.text)', 'return cut',
+           TEST_LENGTHS + 'an_experience_is_cut_and_its_documents_are_not'),
+    Mutant(RL, 'lengths.needed(batch.rollout.valid_BT).max())', 'jnp.int32(0))',
+           TEST_RL + 'updates_at_the_width_that_rows_need_are_the_same_updates'),
+    Mutant(RL, 'if chosen and several:', 'if False:', TEST_RL + 'widths_that_are_refused'),
+    Mutant(RL, 'if 0 < n < answer_width):', 'if 0 <= n <= answer_width):',
+           TEST_RL + 'widths_that_are_refused'),
     Mutant(CLOCK, 'max(given, self._free)', 'given',
            TEST_CLOCK + 'a_part_takes_from_the_end_of_the_one_before_and_the_rest_is_the_hosts'),
     Mutant(CLOCK, 'max(given, self._free)', 'self._free',

@@ -75,7 +75,7 @@ def main():
   for setting in args.settings:
     asked = work(setting, (path / setting).absolute(), args)
     workers = [worker(name, asked) for name in args.contenders]
-    said, thrown = contest.rounds(workers, args.repeats, warm=2, label=setting)
+    said, thrown = contest.rounds(workers, args.repeats, warm=1, label=setting)
     for each in workers:
       each.close()
     rundir.write_text(path / f'{setting}.json', json.dumps({

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from rlhf_jax.core import lengths
+from rlhf_jax.core.types import Experience, Rollout
 
 VALID = np.array([[0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1], [0, 1, 0, 1, 0, 0], [1, 0, 0, 0, 0, 0.0]])
 TOKENS = np.arange(24).reshape(4, 6)
@@ -39,3 +40,11 @@ def test_parts_are_read_at_their_width_and_put_back_in_order(parts, widths):
   np.testing.assert_array_equal(all_BT, TOKENS * VALID)
   np.testing.assert_array_equal(sum_B, (TOKENS * VALID).sum(1) + bonus_B)
   assert width_B.tolist() == widths
+
+
+def test_an_experience_is_cut_and_its_documents_are_not():
+  row_B, text = np.arange(4), {'tokens': np.ones((4, 20))}
+  rollout = Rollout(*[TOKENS] * 7, *[row_B] * 5)
+  made = Experience(rollout, TOKENS, TOKENS, TOKENS, text).columns(2)
+  np.testing.assert_array_equal(made.rollout.value_BT, TOKENS[:, :2])
+  assert made.weight_BT.shape == (4, 2) and made.rollout.score_B is row_B and made.text is text
