@@ -11,6 +11,8 @@ figure.png.
 import argparse
 import json
 import pathlib
+import subprocess
+import sys
 
 import matplotlib.figure
 import numpy as np
@@ -58,6 +60,15 @@ def work(setting, folder, args):
     'minibatches': args.minibatches, 'passes': passes, 'rate': 1e-6}
 
 
+def profile(settings):
+  """Seconds of the parts of ours that are one program in an iteration, each alone."""
+  asked = json.dumps(settings | {'profile': True})
+  done = subprocess.run(
+    [sys.executable, '-m', 'experiments.benchmarks.ppo_worker', asked],
+    cwd=contest.ROOT, check=True, stdout=subprocess.PIPE, text=True)
+  return json.loads(done.stdout.splitlines()[-1])
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workdir', required=True)
@@ -80,7 +91,8 @@ def main():
       each.close()
     rundir.write_text(path / f'{setting}.json', json.dumps({
       'setting': setting, 'work': asked, 'machine': contest.machine(), 'thrown': thrown,
-      'facts': {w.name: w.facts for w in workers}, 'rounds': said}) + '\n')
+      'facts': {w.name: w.facts for w in workers}, 'rounds': said,
+      'profile': profile(asked | CONTENDERS['ours f32'][1])}) + '\n')
     print(tables.text_table(rows(said)), flush=True)
   report(path)
 
@@ -115,9 +127,10 @@ def report(path):
       if 'split' in results[0]:
         parts = {k: np.median([r['split'][k] for r in results]) for k in results[0]['split']}
         text += f'{name}: ' + ', '.join(f'{k} {v:.2f} s' for k, v in parts.items()) + '\n'
+    text += 'alone: ' + ', '.join(f'{k} {v:.2f} s' for k, v in result['profile'].items()) + '\n\n'
   rundir.write_text(path / 'table.txt', text)
   rundir.write_summary(path, {s: {'rows': rows(r['rounds'])} | {k: r[k] for k in (
-    'machine', 'thrown', 'facts')} for s, r in found.items()})
+    'machine', 'thrown', 'facts', 'profile')} for s, r in found.items()})
   figure = matplotlib.figure.Figure(figsize=(4 * max(len(found), 1), 3), layout='constrained')
   for axes, (setting, result) in zip(figure.subplots(1, max(len(found), 1), squeeze=False)[0],
                                      found.items(), strict=True):

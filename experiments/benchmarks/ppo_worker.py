@@ -69,20 +69,24 @@ def role(network, params, mesh):
   return build.Role(network, build.place(params, network.spec, mesh), None, network.spec)
 
 
-def iterations(settings):
-  """What each iteration took."""
-  mesh, watch = meshes.make(data=-1), Stopwatch()
-
-  def read(folder, wrap=lambda model: model):
+def read(settings, mesh):
+  """(policy, judge) of the folders."""
+  def one(folder, wrap):
     size, params = huggingface.load(folder)
     model = transformer.decoder(dataclasses.replace(size, dtype=settings['dtype']))
     return role(wrap(model), params, mesh)
+  return one(settings['policy'], lambda model: model), one(settings['reward'], heads.scalar)
+
+
+def iterations(settings):
+  """What each iteration took."""
+  mesh, watch = meshes.make(data=-1), Stopwatch()
   config = settings_of(settings['rate'], **{
     key: settings[key] for key in ('batch_size', 'minibatches', 'passes')})
   config.ppo.widths, config.microbatches = tuple(settings['widths']), settings['microbatches']
   state, source, update, frozen = program(
-    [config], read(settings['policy']), read(settings['reward'], heads.scalar),
-    np.load(settings['prompts']), settings['answer_width'], mesh, watch)
+    [config], *read(settings, mesh), np.load(settings['prompts']), settings['answer_width'], mesh,
+    watch)
   i = 0
   while True:
     began = time.perf_counter()
@@ -92,6 +96,37 @@ def iterations(settings):
            'split': watch.of(i), 'loss': metrics['loss'], 'logp_gap': metrics['logp_gap']}
 
 
+def profile(settings):
+  """{part: seconds} of the parts that are one program in an iteration, each alone, the best of 3."""
+  policy, judge = read(settings, meshes.make(data=-1))
+  prompt_BP = np.load(settings['prompts'])[:settings['batch_size']]
+  width, room = prompt_BP.shape[1], settings['answer_width']
+  valid_BP, key = np.ones(prompt_BP.shape, np.float32), jax.random.key(0)
+  generate = jax.jit(functools.partial(decode.generate, policy.model, max_new_tokens=room,
+                                       eos_id=ppo_models.END, pad_id=ppo_models.PAD))
+  sample = generate(policy.params, prompt_BP, valid_BP, key)
+  text = sample.tokens_BT, np.concatenate([valid_BP, sample.mask_BT[:, width:]], axis=1)
+  parts = {
+    'prefill': (lambda p: policy.model.prefill(p, prompt_BP, valid_BP, room), policy.params),
+    'prefill and decode': (lambda p: generate(p, prompt_BP, valid_BP, key), policy.params),
+    'log-probs of one network': (
+      lambda p: logp.token_logp(policy.model, p, *text, start=width), policy.params),
+    'values or score': (lambda p: judge.model.apply(p, *text), judge.params)}
+  seconds = {}
+  for name, (run, params) in parts.items():
+    run, took = jax.jit(run), []
+    for _ in range(4):                                                   # the first one compiles
+      began = time.perf_counter()
+      jax.block_until_ready(run(params))
+      took.append(time.perf_counter() - began)
+    seconds[name] = min(took[1:])
+  return seconds
+
+
 if __name__ == '__main__':
-  run = iterations(json.loads(sys.argv[1]))
-  serve(lambda: next(run), jax=jax.__version__)
+  asked = json.loads(sys.argv[1])
+  if asked.get('profile'):
+    print(json.dumps(profile(asked)))
+  else:
+    run = iterations(asked)
+    serve(lambda: next(run), jax=jax.__version__)
