@@ -26,12 +26,17 @@ class Model(NamedTuple):
   unembed: (params, hidden_ND) -> logits_NV, float32; called on chunks, never on all of B*T.
   prefill: (params, tokens_BP, valid_BP, room) -> (hidden_BPD, cache with room more columns).
   decode:  (params, token_B, cache) -> (hidden_BD, cache).
+  ready:   params -> the same as `decode` and `unembed` read them quickest, made once before a loop.
+  widen:   (cache, room, column) -> the cache with room more columns, its own before `column`, modulo
+           the new width: each row has place for `room` tokens, wherever it starts.
   """
   spec: PyTree
   apply: Callable
   unembed: Callable
   prefill: Callable | None = None
   decode: Callable | None = None
+  ready: Callable | None = None
+  widen: Callable | None = None
 
 
 @struct.dataclass

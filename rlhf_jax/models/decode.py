@@ -1,18 +1,23 @@
-"""Sampling answers: one prefill, then one token a step in a while loop, all in one program.
+"""Sampling answers: one prefill, then one token a step in while loops, all in one program.
 
-Answers differ in length: once few rows are unfinished, they alone are carried on, so that the cost
-follows the tokens produced. A token's noise is one uniform number, a function of (key, row, column of
-the answer): neither padding nor other rows change it. Temperature comes before top-p; log-probs are
-those before top-p.
+Answers differ in length, and the cost follows the tokens produced: where rows are more than slots, a
+slot whose answer has ended takes the next row; once none waits, the unfinished are carried on alone. A
+token's noise is one uniform number, a function of (key, row, column of the answer): neither padding,
+other rows nor the slot change it. Temperature comes before top-p; log-probs are those before top-p.
 """
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from rlhf_jax.core import align
-from rlhf_jax.models.logp import log_probs, pick
+from rlhf_jax.models import logp
 
 LEAST_ROWS = 8             # of a block; fewer are not worth a loop of their own
+SEATED = 8                 # slots are seated anew when one in 8 has ended
+PART = 128                 # token probabilities summed before the draw among the sums
 
 
 @struct.dataclass
@@ -24,66 +29,144 @@ class Sample:
   logp_BT: jax.Array
 
 
+@struct.dataclass
+class _Slots:
+  """What is in work: the row that each slot answers, the column of its next token, whether it has
+  ended, and what that token is drawn from."""
+  row_B: jax.Array
+  column_B: jax.Array
+  ended_B: jax.Array
+  hidden_BD: jax.Array
+  cache: object
+
+
+class _Reader(NamedTuple):
+  """start(params, prompt_BP, valid_BP) -> (hidden_BD of the last token, cache); the others are `decode`,
+  `widen` and `ready` of `Model`."""
+  start: Callable
+  step: Callable
+  widen: Callable
+  ready: Callable
+
+
 def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, temperature=1.0,
-             top_p=1.0, eos_id, pad_id, samples=1, blocks=1, shares=(4, 16)):
+             top_p=1.0, eos_id, pad_id, samples=1, blocks=1, slots=None, shares=(4, 16)):
   """`samples` answers to each prompt, rows prompt-major -> Sample of P + max_new_tokens columns.
 
   Every prompt holds a valid token. Stops when every row has ended. To be jitted by the caller;
-  all but params, prompts, key and temperature are static. shares: ended rows are left behind when a
-  4th of all is unfinished, and again at a 16th. blocks: parts of the rows that are compacted each in
-  its place, as many as devices hold rows (`core.mesh.batch_shards`).
+  all but params, prompts, key and temperature are static. slots: rows in work at a time, the others
+  wait; None: all. shares: when no row waits, ended ones are left behind when a 4th of the slots is
+  unfinished, and again at a 16th. blocks: parts of the rows, each with slots of its own, as many as
+  devices hold rows (`core.mesh.batch_shards`).
   """
-  width = prompt_BP.shape[1]
+  prompts, width = prompt_BP.shape
   if width < 1 or max_new_tokens < 1 or samples < 1 or not 0.0 < top_p <= 1.0:
     raise ValueError(f'cannot sample {samples} answers of {max_new_tokens} tokens at top_p {top_p} '
                      f'after prompts of {width} columns: use sizes >= 1 and 0 < top_p <= 1')
-  start, step = _cached(model) if model.prefill is not None else _uncached(model)
-  hidden_BD, cache = start(params, prompt_BP, prompt_valid_BP, max_new_tokens)
-  # Arrays of a cache lead with the batch; its scalars are shared by all rows.
-  hidden_BD, cache, prompt_BP = jax.tree.map(
-    lambda x: jnp.repeat(x, samples, axis=0) if x.ndim else x, (hidden_BD, cache, prompt_BP))
-  rows = prompt_BP.shape[0]
+  reader = _cached(model) if model.prefill is not None else _uncached(model)
+  blocks = blocks if prompts % blocks == 0 else 1
+  rows, last = prompts * samples, max_new_tokens - 1
+  each = rows // blocks                                                   # rows of a block
+  seats = each if slots is None or model.prefill is None else min(each, -(-slots // blocks))
+  few = -(-seats // SEATED)                                               # seated at a time
+  read = reader.start(params, prompt_BP, prompt_valid_BP)
+  params = reader.ready(params)
+  noise_RN = jax.vmap(lambda n: noise(jax.random.fold_in(key, n), jnp.arange(rows)), out_axes=1)(
+    jnp.arange(max_new_tokens))
 
-  def sample(carry):
-    n, out, (row_B, ended_B, hidden_BD, cache) = carry
-    logp_BV = log_probs(model, params, hidden_BD, temperature)
-    token_B = draw(nucleus(logp_BV, top_p), noise(jax.random.fold_in(key, n), row_B))
-    lived_B = 1.0 - ended_B
-    new = {'tokens': jnp.where(ended_B, pad_id, token_B), 'mask': lived_B,
-           'logp': pick(logp_BV, token_B[:, None])[:, 0] * lived_B}
-    out = {name: out[name].at[n, row_B].set(x, unique_indices=True) for name, x in new.items()}
-    return n + 1, out, (row_B, ended_B | (token_B == eos_id), *step(params, token_B, cache))
+  def begin(row_GB, hidden_cache, column):
+    """Slots for these rows of each block, from what was read of their prompts."""
+    hidden_BD, cache = hidden_cache
+    row_B = (row_GB + each * jnp.arange(blocks)[:, None]).reshape(-1)
+    return _Slots(row_B, jnp.zeros_like(row_B), jnp.zeros(row_B.shape, bool), hidden_BD,
+                  reader.widen(cache, max_new_tokens, column))
 
-  shape = max_new_tokens, rows
-  out = {'tokens': jnp.full(shape, pad_id, jnp.int32), 'mask': jnp.zeros(shape),
-         'logp': jnp.zeros(shape)}
-  carry = jnp.int32(0), out, (jnp.arange(rows), jnp.zeros(rows, bool), hidden_BD, cache)
-  blocks = blocks if rows % blocks == 0 else 1
-  fewer = [rows // blocks // share for share in shares]
-  for few in [f for f in fewer if f >= LEAST_ROWS] + [0]:
-    def more(carry, few=few):
-      n, _, (_, ended_B, *_) = carry
-      return (n < max_new_tokens) & (_unfinished(ended_B, blocks) > few)
-    n, out, state = jax.lax.while_loop(more, sample, carry)
-    carry = n, out, _keep(state, few, blocks)
+  def step(carry):
+    """One token in every slot."""
+    out, waiting_G, s = carry
+    logit_BV = logp.logits(model, params, s.hidden_BD, temperature)
+    token_B = draw(nucleus(logit_BV, top_p), noise_RN[s.row_B, s.column_B])
+    logp_B = logp.pick(logit_BV, token_B[:, None])[:, 0] - jax.nn.logsumexp(logit_BV, axis=1)
+    at = jnp.where(s.ended_B, rows, s.row_B), s.column_B                    # nowhere once ended
+    new = {'tokens': token_B, 'mask': jnp.ones(token_B.shape), 'logp': logp_B}
+    out = {name: out[name].at[at].set(x, mode='drop') for name, x in new.items()}
+    ended_B = s.ended_B | (token_B == eos_id) | (s.column_B == last)
+    return out, waiting_G, _Slots(s.row_B, jnp.minimum(s.column_B + 1, last), ended_B,
+                                  *reader.step(params, token_B, s.cache))
+
+  def seat(carry):
+    """Ended slots, a few of each block, take the rows that wait."""
+    out, waiting_G, s = carry
+    ended_GB = s.ended_B.reshape(blocks, seats)
+    slot_GF = jnp.argsort(~ended_GB, axis=1)[:, :few]
+    row_GF = waiting_G[:, None] + jnp.arange(few)[None]
+    free_GF = jnp.take_along_axis(ended_GB, slot_GF, axis=1) & (row_GF < each)
+    new = begin(row_GF, _take(read, row_GF // samples), s.cache.column)
+    return (out, waiting_G + free_GF.sum(axis=1),
+            _put(s, jnp.where(free_GF, slot_GF, seats), new))
+
+  def one_waits(carry):
+    return _in_any_run((carry[1] < each).any())
+
+  def none_can_be_seated(carry):
+    _, waiting_G, s = carry
+    ended_G = s.ended_B.reshape(blocks, seats).sum(axis=1)
+    return ~_in_any_run(((ended_G >= few) & (waiting_G < each)).any())
+
+  out = {'tokens': jnp.full((rows, max_new_tokens), pad_id, jnp.int32),
+         'mask': jnp.zeros((rows, max_new_tokens)), 'logp': jnp.zeros((rows, max_new_tokens))}
+  row_GB = jnp.broadcast_to(jnp.arange(seats), (blocks, seats))
+  first = jax.tree.map(lambda x: _first(x, blocks, samples, seats) if x.ndim else x, read)
+  carry = out, jnp.full(blocks, seats), begin(row_GB, first, width)
+  if seats < each:
+    carry = jax.lax.while_loop(
+      one_waits, lambda carry: seat(jax.lax.while_loop(none_can_be_seated, step, carry)), carry)
+  fewer = [seats // share for share in shares]
+  for kept in [f for f in fewer if f >= LEAST_ROWS] + [0]:
+    def more(carry, kept=kept):
+      return _in_any_run((~carry[2].ended_B).reshape(blocks, -1).sum(axis=1).max() > kept)
+    out, waiting_G, s = jax.lax.while_loop(more, step, carry)
+    # Unfinished rows first, each on its device.
+    carry = out, waiting_G, _take(s, jnp.argsort(s.ended_B.reshape(blocks, -1), axis=1)[:, :kept])
+  prompt_BP = jnp.repeat(prompt_BP.astype(jnp.int32), samples, axis=0)
   before = jnp.zeros(prompt_BP.shape)
-  return Sample(*(jnp.concatenate([x, out[name].T], axis=1) for x, name in
-                  ((prompt_BP.astype(jnp.int32), 'tokens'), (before, 'mask'), (before, 'logp'))))
+  return Sample(*(jnp.concatenate([x, out[name]], axis=1) for x, name in
+                  ((prompt_BP, 'tokens'), (before, 'mask'), (before, 'logp'))))
 
 
-def _unfinished(ended_B, blocks):
-  """The largest number of unfinished rows in a block."""
-  return (~ended_B).reshape(blocks, -1).sum(axis=1).max()
+def _first(x, blocks, samples, seats):
+  """`samples` rows of each prompt, the first `seats` rows of each block."""
+  part = x.reshape(blocks, -1, *x.shape[1:])[:, :-(-seats // samples)]
+  return jnp.repeat(part, samples, axis=1)[:, :seats].reshape(-1, *x.shape[1:])
 
 
-def _keep(state, few, blocks):
-  """The state of `few` rows of each block, unfinished ones first; rows stay on their device."""
-  ended_B = state[1]
-  first_GF = jnp.argsort(ended_B.reshape(blocks, -1), axis=1)[:, :few]
+def _take(tree, at_GF):
+  """Rows at_GF of each block of the arrays that lead with rows; scalars are shared by all rows."""
   def take(x):
-    parts = x.reshape(blocks, -1, *x.shape[1:])
-    return jax.vmap(lambda part, rows: part[rows])(parts, first_GF).reshape(-1, *x.shape[1:])
-  return jax.tree.map(lambda x: take(x) if x.ndim else x, state)
+    parts = x.reshape(at_GF.shape[0], -1, *x.shape[1:])
+    return jax.vmap(lambda part, at: part[at])(parts, at_GF).reshape(-1, *x.shape[1:])
+  return jax.tree.map(lambda x: take(x) if x.ndim else x, tree)
+
+
+def _put(tree, at_GF, new):
+  """The tree with the rows of `new` at places at_GF of each block, but for those out of range."""
+  def put(x, y):
+    parts, new = (z.reshape(at_GF.shape[0], -1, *z.shape[1:]) for z in (x, y))
+    made = jax.vmap(lambda part, at, new: part.at[at].set(new, mode='drop'))(parts, at_GF, new)
+    return made.reshape(x.shape)
+  return jax.tree.map(lambda x, y: put(x, y) if x.ndim else x, tree, new)
+
+
+@jax.custom_batching.custom_vmap
+def _in_any_run(true):
+  """Several runs in one program (`vmap`) go on while one of them does. Their loops then have one
+  condition and one column, and are not a choice between old and new cache at every step."""
+  return true
+
+
+@_in_any_run.def_vmap
+def _(axis_size, batched, true):
+  return true.any(axis=0), False
 
 
 def noise(key, row_B):
@@ -92,39 +175,53 @@ def noise(key, row_B):
   return jax.vmap(jax.random.uniform)(key_B)
 
 
-def draw(logp_BV, uniform_B):
-  """Token ids by inverting the cumulative distribution: a sixth of the cost of noise for each of V
-  tokens. A token of probability 0 is never drawn, however the sums round."""
-  prob_BV = jnp.exp(logp_BV)
-  sum_BV = jnp.where(prob_BV > 0, jnp.cumsum(prob_BV, axis=-1), 0.0)
-  threshold_B = uniform_B * sum_BV.max(axis=-1)
-  return jnp.argmax(sum_BV > threshold_B[:, None], axis=-1).astype(jnp.int32)
+def draw(score_BV, uniform_B):
+  """Token ids of softmax(score) by inverting its cumulative distribution, first over parts of the
+  vocabulary, then inside one. A token of probability 0 is never drawn, however the sums round."""
+  prob_BV = jnp.exp(score_BV - score_BV.max(axis=1, keepdims=True))
+  prob_BV = jnp.pad(prob_BV, ((0, 0), (0, -prob_BV.shape[1] % PART)))
+  prob_BSC = prob_BV.reshape(prob_BV.shape[0], -1, PART)
+  part_B, rest_B = _invert(prob_BSC.sum(axis=2), uniform_B)
+  inside_B, _ = _invert(jnp.take_along_axis(prob_BSC, part_B[:, None, None], axis=1)[:, 0], rest_B)
+  return part_B * PART + inside_B
 
 
-def nucleus(logp_BV, top_p):
-  """logp_BV, with -inf outside the smallest set of likeliest tokens whose mass reaches top_p."""
+def _invert(weight_BN, uniform_B):
+  """(the first index whose cumulated weight exceeds uniform_B of all, where inside it: in [0, 1))."""
+  sum_BN = jnp.where(weight_BN > 0, jnp.cumsum(weight_BN, axis=1), 0.0)
+  threshold_B = uniform_B * sum_BN.max(axis=1)
+  at_B = jnp.argmax(sum_BN > threshold_B[:, None], axis=1).astype(jnp.int32)
+  sum_B, weight_B = (logp.pick(x, at_B[:, None])[:, 0] for x in (sum_BN, weight_BN))
+  return at_B, jnp.clip(1 - (sum_B - threshold_B) / weight_B, 0.0, 1 - 2.0**-23)
+
+
+def nucleus(score_BV, top_p):
+  """score_BV, with -inf outside the smallest set of likeliest tokens whose mass reaches top_p."""
   if top_p == 1.0:
-    return logp_BV
-  sorted_BV = jnp.sort(logp_BV, axis=-1, descending=True)
-  before_BV = jnp.cumsum(jnp.exp(sorted_BV), axis=-1) - jnp.exp(sorted_BV)
+    return score_BV
+  sorted_BV = jnp.sort(score_BV, axis=-1, descending=True)
+  prob_BV = jax.nn.softmax(sorted_BV)
+  before_BV = jnp.cumsum(prob_BV, axis=-1) - prob_BV
   least_B1 = jnp.min(jnp.where(before_BV < top_p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
-  return jnp.where(logp_BV >= least_B1, logp_BV, -jnp.inf)
+  return jnp.where(score_BV >= least_B1, score_BV, -jnp.inf)
 
 
 def _cached(model):
-  """(start, step) over the model's own cache."""
-  def start(params, prompt_BP, prompt_valid_BP, room):
-    hidden_BPD, cache = model.prefill(params, prompt_BP, prompt_valid_BP, room)
-    return align.last(hidden_BPD, prompt_valid_BP), cache
-  return start, model.decode
+  """The model's own cache."""
+  def start(params, prompt_BP, valid_BP):
+    hidden_BPD, cache = model.prefill(params, prompt_BP, valid_BP, 0)
+    return align.last(hidden_BPD, valid_BP), cache
+  return _Reader(start, model.decode, model.widen, model.ready)
 
 
 def _uncached(model):
-  """(start, step) for a Model without a cache: the whole text again for every token."""
-  def start(params, prompt_BP, prompt_valid_BP, room):
-    tokens_BT, valid_BT = (jnp.pad(x, ((0, 0), (0, room))) for x in (prompt_BP, prompt_valid_BP))
-    hidden_BTD = model.apply(params, tokens_BT, valid_BT)
-    return align.last(hidden_BTD, valid_BT), (tokens_BT, valid_BT, jnp.int32(prompt_BP.shape[1]))
+  """For a Model without a cache: the whole text again for every token."""
+  def start(params, prompt_BP, valid_BP):
+    hidden_BPD = model.apply(params, prompt_BP, valid_BP)
+    return align.last(hidden_BPD, valid_BP), (prompt_BP, valid_BP)
+
+  def widen(text, room, column):
+    return *(jnp.pad(x, ((0, 0), (0, room))) for x in text), jnp.int32(column)
 
   def step(params, token_B, cache):
     tokens_BT, valid_BT, column = cache
@@ -132,4 +229,4 @@ def _uncached(model):
     valid_BT = valid_BT.at[:, column].set(1)
     hidden_BTD = model.apply(params, tokens_BT, valid_BT)
     return hidden_BTD[:, column], (tokens_BT, valid_BT, column + 1)
-  return start, step
+  return _Reader(start, step, widen, lambda params: params)

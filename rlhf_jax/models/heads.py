@@ -17,7 +17,7 @@ def scalar(model, init=spec.zeros):
     return read(params['head'], model.apply(params['body'], tokens_BT, valid_BT, segment_BT))
 
   return model._replace(spec={'body': model.spec, 'head': head}, apply=apply, unembed=None,
-                        prefill=None, decode=None)
+                        prefill=None, decode=None, ready=None, widen=None)
 
 
 def initial_normal(width):

@@ -64,9 +64,14 @@ def exact_kl(model, params, ref_params, tokens_BT, valid_BT, temperature=1.0, st
   return _before(one, _vocab(model, params, hidden[0]), hidden, [], valid_BT, None, start)
 
 
+def logits(model, params, hidden_ND, temperature):
+  """logits / temperature, float32 -> [N, V]."""
+  return model.unembed(params, hidden_ND).astype(jnp.float32) / temperature
+
+
 def log_probs(model, params, hidden_ND, temperature):
   """log-softmax(logits / temperature), float32 -> [N, V]."""
-  return jax.nn.log_softmax(model.unembed(params, hidden_ND).astype(jnp.float32) / temperature)
+  return jax.nn.log_softmax(logits(model, params, hidden_ND, temperature))
 
 
 def pick(logp_NV, id_NK):

@@ -24,7 +24,8 @@ _PADDING = jnp.iinfo(jnp.int32).min        # the attention group of padding
 @struct.dataclass
 class Cache:
   """Keys and values of each layer, [B, G, T, K] for G heads of them. One array a layer: a stacked one
-  that a scan updates costs 5-10 times as much. column: the next to fill, the same in every row."""
+  that a scan updates costs 5-10 times as much. column: the next to fill, the same in every row, modulo
+  the width T: a ring. Positions are in the keys already, so any column serves any token."""
   keys: tuple
   values: tuple
   valid_BT: jax.Array
@@ -89,30 +90,39 @@ def decoder(config, pin=lambda x, *axes: x):
   def prefill(params, tokens_BP, valid_BP, room):
     """Reads the prompt; the cache has `room` more columns."""
     width = tokens_BP.shape[1]
-    _check_length(config, width + room)
     hidden_BPD, kept = read(params, tokens_BP, valid_BP, jnp.zeros_like(tokens_BP), keep=True)
-    def columns(x_LBPGK):
-      x_LBGTK = jnp.pad(x_LBPGK.swapaxes(2, 3), ((0, 0),) * 3 + ((0, room), (0, 0)))
-      return tuple(x_LBGTK[i] for i in range(config.layers))
-    keys, values = (columns(x) for x in kept)
+    keys, values = (tuple(x_LBPGK[i].swapaxes(1, 2) for i in range(config.layers)) for x_LBPGK in kept)
     count_B = (valid_BP > 0).sum(axis=1, dtype=jnp.int32)
-    return hidden_BPD, Cache(keys, values, jnp.pad(valid_BP, ((0, 0), (0, room))), count_B,
-                             jnp.int32(width))
+    return hidden_BPD, widen(Cache(keys, values, valid_BP, count_B, jnp.int32(width)), room, width)
+
+  def widen(cache, room, column):
+    """The columns of the prompt stand before `column`, around the ring's end if need be."""
+    _check_length(config, cache.valid_BT.shape[1] + room)
+    def wide(x, axis):
+      x = jnp.pad(x, [(0, room if i == axis else 0) for i in range(x.ndim)])
+      return jnp.roll(x, column - cache.column, axis) if room else x
+    return Cache(*(tuple(wide(x, axis=2) for x in each) for each in (cache.keys, cache.values)),
+                 wide(cache.valid_BT, axis=1), cache.position_B, jnp.int32(column))
 
   def decode(params, token_B, cache):
     """One more token in every row, in the cache's next column."""
-    at, keys, values = cache.column, list(cache.keys), list(cache.values)
+    at, keys, values = cache.column % cache.valid_BT.shape[1], list(cache.keys), list(cache.values)
     valid_BT = put(cache.valid_BT, jnp.ones(token_B.shape, cache.valid_BT.dtype)[:, None], (0, at))
     angle = turns(cache.position_B)
     x_BD = embed(params, token_B, jnp.ones_like(token_B), cache.position_B)
-    for i in range(config.layers):
-      def attend(q, k, v):
+    for i, layer in enumerate(_apart(params['layers'], config)):
+      def attend(q, k, v, i=i):
         keys[i] = put(keys[i], turn(k, angle)[:, :, None], (0, 0, at, 0))
         values[i] = put(values[i], v[:, :, None], (0, 0, at, 0))
         return attend_past(turn(q, angle), keys[i], values[i], valid_BT)
-      x_BD = block(x_BD, jax.tree.map(lambda w: w[i], params['layers']), attend)
+      x_BD = block(x_BD, layer, attend)
     return norm(x_BD, params, 'norm'), Cache(tuple(keys), tuple(values), valid_BT,
-                                             cache.position_B + 1, at + 1)
+                                             cache.position_B + 1, cache.column + 1)
+
+  def ready(params):
+    """Cast, and a tree a layer: a slice of stacked weights inside a loop is a copy at every step."""
+    params = jax.tree.map(lambda w: w.astype(config.dtype), params)
+    return params | {'layers': _apart(params['layers'], config)}
 
   def unembed(params, hidden_ND):
     table_VD = params['embed'] if config.tie_embeddings else params['unembed']
@@ -120,7 +130,7 @@ def decoder(config, pin=lambda x, *axes: x):
     return pin(jnp.einsum('nd,vd->nv', hidden_ND, table_VD, preferred_element_type=jnp.float32),
                'rows', 'vocab')
 
-  return Model(_spec(config), apply, unembed, prefill, decode)
+  return Model(_spec(config), apply, unembed, prefill, decode, ready, widen)
 
 
 def positions(valid_BT, segment_BT=None):
@@ -131,6 +141,13 @@ def positions(valid_BT, segment_BT=None):
     return before_BT
   same_BT = jnp.pad(segment_BT[:, 1:] == segment_BT[:, :-1], ((0, 0), (1, 0)))
   return before_BT - jax.lax.cummax(jnp.where(same_BT, 0, before_BT), axis=1)
+
+
+def _apart(layers, config):
+  """A tree of weights for each layer, from stacked ones or from such trees."""
+  if isinstance(layers, tuple):
+    return layers
+  return tuple(jax.tree.map(lambda w, i=i: w[i], layers) for i in range(config.layers))
 
 
 def _spec(config):

@@ -1,0 +1,227 @@
+"""Generation against `transformers` generate and Tunix's sampler, on the same weights and prompts.
+
+  python -m experiments.benchmarks.generation --workdir=runs/generation [--cases fixed-32] [--repeats=5]
+
+Cases: fixed-B, a batch of B prompts of 64 tokens and 128 new ones each, the end token forbidden; queue,
+512 prompts whose answers end with probability 1/32 at every token, 128 at most. All settings of a peer
+(cache, compiled or not, precision, batch) run once, then its fastest takes turns with ours. All read
+one Hugging Face folder of random weights (Llama: 6 layers of 384, 10.6M parameters without the
+embedding, vocabulary 8192, float32), and their logits of one prompt are compared before anything is
+timed. A second call adds its rounds to those in the workdir.
+
+The roofline of a step: for each matrix product the larger of its FLOP over the measured rate at its
+shape and the bytes of its weights over the measured bandwidth, plus the bytes of the filled part of the
+cache (prompt and half of the answer) over that bandwidth. A step of ours: seconds of the whole minus
+those of the prefill, which is measured alone, by the number of new tokens.
+"""
+import argparse
+import functools
+import json
+import pathlib
+import shutil
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.benchmarks import contest, limits
+from rlhf_jax.analysis import tables
+from rlhf_jax.core import spec
+from rlhf_jax.models import decode, huggingface, sizes, transformer
+
+WIDTH, NEW, QUEUE, MEAN, END, PAD = 64, 128, 512, 32, 3, 0
+SIZE = {'layers': 6, 'width': 384, 'heads': 6, 'vocab_size': 8192, 'context': 1024, 'mlp_ratio': 8 / 3,
+        'tie_embeddings': True, 'rope_base': 1e6}          # Tunix 0.1.7 has this base whatever is said
+CASES = ('fixed-1', 'fixed-32', 'fixed-256', 'queue')
+SLOTS = 64                                                 # of ours, on two cores
+PRECISIONS = {'float32': 1e-3, 'bfloat16': 0.2}            # and how far logits may lie from ours
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--workdir', type=pathlib.Path, required=True)
+  parser.add_argument('--cases', nargs='+', default=CASES, choices=CASES)
+  parser.add_argument('--peers', nargs='+', default=('torch', 'tunix'), choices=('torch', 'tunix'))
+  parser.add_argument('--settings', nargs='+', help='of the peers, default: all of them')
+  parser.add_argument('--repeats', type=int, default=5)
+  args = parser.parse_args()
+  folder, file = weights(args.workdir / 'weights'), args.workdir / 'generation.json'
+  results = json.loads(file.read_text()) if file.exists() else {'machine': contest.machine()}
+  for case in args.cases:
+    for name in args.peers:
+      result = results.setdefault(f'{case}, {name}', {'rounds': {}, 'scouted': {}, 'thrown': 0})
+      measure(result, case, name, folder, args)
+      file.write_text(json.dumps(results, indent=1))
+    if case != 'queue' and 'step' not in (floor := results.setdefault(case, {})):
+      floor |= {'step': roofline(int(case.removeprefix('fixed-')))}
+      file.write_text(json.dumps(results, indent=1))
+  print(tables.text_table(table(results)))
+  draw(results, args.workdir / 'generation.png')
+
+
+# ------------------------------------------------------------------------------------------ contenders
+
+def candidates(case, name):
+  """{setting: what a peer's script is told} of all settings that run in a case."""
+  batches = [int(case.removeprefix('fixed-'))] if case != 'queue' else [32, 128]
+  variants = {'torch': [('dynamic', 'float32'), ('static', 'float32'), ('compiled', 'float32'),
+                        ('dynamic', 'bfloat16')],
+              'tunix': [('greedy', 'float32'), ('sampled', 'float32')]}[name]
+  return {f'{variant} {precision} {batch}': {'variant': variant, 'dtype': precision, 'batch': batch}
+          for variant, precision in variants for batch in batches}
+
+
+def work(case):
+  """What every contender is told."""
+  count = QUEUE if case == 'queue' else int(case.removeprefix('fixed-'))
+  prompts = np.random.default_rng(0).integers(300, 8000, (count, WIDTH)).tolist()
+  return {'prompts': prompts, 'new': NEW, 'end': END, 'seed': 0,
+          'hazard': 1 / MEAN if case == 'queue' else 0}
+
+
+def measure(result, case, name, folder, args):
+  """Adds the rounds of one case against one peer to `result`."""
+  told = work(case) | {'folder': str(folder)}
+  options = {setting: each for setting, each in candidates(case, name).items()
+             if args.settings is None or setting in args.settings}
+  mine = contest.ours('ours', 'generation', told)
+  first, best = mine.facts['logits'], None
+  for setting, each in options.items():
+    worker = contest.peer(setting, name, f'{name}_generate.py', told | each)
+    apart = np.abs(np.array(worker.facts['logits']) - np.array(first)).max()
+    if apart > PRECISIONS[each['dtype']]:
+      raise ValueError(f'{name} {setting}: its logits lie {apart:.2g} from ours')
+    if len(options) > 1:
+      worker.run()                                                              # compiles
+      result['scouted'][setting] = contest.per_second()(worker.run())
+    if best is None or result['scouted'][setting] > result['scouted'][best.name]:
+      best, worker = worker, best
+    if worker is not None:
+      worker.close()
+  result['facts'] = {'ours': mine.facts, name: best.facts}
+  rounds, thrown = contest.rounds([mine, best], args.repeats, label=case)
+  if result.get('against') != best.name:
+    result['rounds'] = {}
+  for each, said in rounds.items():
+    result['rounds'].setdefault(each, []).extend(said)
+  result['thrown'] += thrown
+  result['against'] = best.name
+  mine.close()
+  best.close()
+
+
+def weights(folder):
+  """The Hugging Face folder of random weights, made when it is not there."""
+  if not (folder / 'model.safetensors').exists():
+    shutil.rmtree(folder, ignore_errors=True)
+    config = sizes.config('llama', **SIZE)
+    specs = transformer.decoder(config).spec
+    params = jax.jit(lambda key: spec.init(specs, key))(jax.random.key(0))
+    huggingface.save(folder, config, jax.device_get(params))
+  return folder.resolve()
+
+
+def serve(settings):
+  """Our side, a process of its own."""
+  config, params = huggingface.load(settings['folder'])
+  plain = transformer.decoder(config)
+  model = plain._replace(unembed=functools.partial(unembed, plain, settings['hazard']))
+  params = jax.device_put(params)
+  prompt = jnp.array(settings['prompts'], jnp.int32), jnp.ones((len(settings['prompts']), WIDTH))
+  generate = jax.jit(functools.partial(
+    decode.generate, model, max_new_tokens=settings['new'], eos_id=settings['end'], pad_id=PAD,
+    slots=SLOTS if settings['hazard'] else None))
+  hidden_1PD = jax.jit(plain.apply)(params, *(x[:1] for x in prompt))
+  logits = plain.unembed(params, hidden_1PD[:, -1])[0, :8].tolist()
+  prefill = jax.jit(functools.partial(plain.prefill, room=0))
+  calls = iter(range(10**6))
+
+  def once():
+    start = time.perf_counter()
+    made = jax.block_until_ready(generate(params, *prompt, jax.random.key(next(calls))))
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    jax.block_until_ready(prefill(params, *prompt))
+    return {'seconds': seconds, 'tokens': int(made.mask_BT.sum()),
+            'prefill': time.perf_counter() - start, 'programs': generate._cache_size()}
+  contest.serve(once, logits=logits, jax=jax.__version__)
+
+
+def unembed(model, hazard, params, hidden_ND):
+  """The model's logits, but the end token has the probability `hazard`, the others the rest."""
+  logits_NV = model.unembed(params, hidden_ND)
+  ends_1V = jnp.arange(logits_NV.shape[1])[None] == END
+  others_NV = jnp.where(ends_1V, -jnp.inf, logits_NV)
+  if not hazard:
+    return others_NV
+  total_N1 = jax.nn.logsumexp(others_NV, axis=1, keepdims=True)
+  return jnp.where(ends_1V, np.log(hazard / (1 - hazard)) + total_N1, others_NV)
+
+
+# --------------------------------------------------------------------------------------------- results
+
+def roofline(batch):
+  """The least seconds of one step, see above."""
+  c = sizes.config('llama', **SIZE)
+  products = [limits.Product(batch, c.width, c.width, 4 * c.layers),
+              limits.Product(batch, c.width, c.mlp_width, 2 * c.layers),
+              limits.Product(batch, c.mlp_width, c.width, c.layers),
+              limits.Product(batch, c.width, c.vocab_size)]
+  speed = limits.bandwidth()
+  seconds = sum(max(limits.seconds_of([p]), 4 * p.inner * p.columns * p.count / speed)
+                for p in products)
+  cache = 4 * batch * (WIDTH + (NEW + 1) / 2) * 2 * c.layers * c.width
+  return seconds + cache / speed
+
+
+def table(results):
+  """One row a case and peer."""
+  rows = []
+  for key, result in results.items():
+    if 'rounds' not in result:
+      continue
+    (case, name), other = key.split(', '), result['against']
+    said = {n: result['rounds'][n] for n in ('ours', other)}
+    speed = {n: float(np.median([r['tokens'] / r['seconds'] for r in each]))
+             for n, each in said.items()}
+    ratio = contest.ratio(said, 'ours', other, contest.per_second())
+    row = {'case': case, 'peer': f'{name} {other}', 'ours, tokens/s': round(speed['ours']),
+           'peer, tokens/s': round(speed[other]), 'ratio': ratio.median, 'lowest': ratio.low,
+           'highest': ratio.high, 'rounds': len(said[other])}
+    if floor := results.get(case, {}).get('step'):
+      step = float(np.median([(r['seconds'] - r['prefill']) / NEW for r in said['ours']]))
+      row |= {'step, ms': 1e3 * step, 'of the roofline': floor / step}
+    rows.append(row)
+  return rows
+
+
+def draw(results, file):
+  """Tokens a second against the batch, of all contenders at fixed length."""
+  speed = {}
+  for key, result in results.items():
+    if key.startswith('fixed') and 'rounds' in result:
+      case, name = key.split(', ')
+      for n, said in result['rounds'].items():
+        points = speed.setdefault('ours' if n == 'ours' else name, {})
+        points[int(case.removeprefix('fixed-'))] = np.median([r['tokens'] / r['seconds'] for r in said])
+  figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout='constrained')
+  for name, points in speed.items():
+    batch = np.array(sorted(points))
+    rate = np.array([points[b] for b in batch])
+    left.plot(batch, rate, 'o-', label=name)
+    right.plot(batch, 1e3 * batch / rate, 'o-', label=name)
+  for axis, label in ((left, 'tokens a second'), (right, 'milliseconds a step, prefill included')):
+    axis.set(xlabel='batch', ylabel=label, xscale='log', yscale='log')
+  left.legend()
+  figure.savefig(file, dpi=150)
+  plt.close(figure)
+
+
+if __name__ == '__main__':
+  if sys.argv[-1].startswith('{'):
+    serve(json.loads(sys.argv[-1]))
+  else:
+    main()
