@@ -23,14 +23,13 @@ def biased(y, weights, name):
 
 
 def norm(config):
-  """norm(x, weights, name): x normalised in float32 over its last axis, times the scale `name`, plus
-  its bias."""
+  """norm(x, weights, name): x normalised over its last axis, times the scale `name`, plus its bias, all in
+  float32."""
   normalise = {'rms': _rms, 'layer': _layer}[config.norm]
 
   def normed(x, weights, name):
-    y = normalise(x.astype(jnp.float32), config.norm_eps).astype(x.dtype)
-    scale = weights[name].astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-    return biased(y * scale, weights, name)
+    scale = weights[name].astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+    return biased(normalise(x.astype(jnp.float32), config.norm_eps) * scale, weights, name).astype(x.dtype)
   return normed
 
 
@@ -75,15 +74,18 @@ def _add_row(x_ND, params, position_N):
   return x_ND + row_ND.astype(x_ND.dtype)
 
 
+_rows = partial(attention.einsum, 'nd,df->nf')
+
+
 def _plain(activation, y_ND, layer):
-  hidden_NF = activation(biased(y_ND @ layer['up'], layer, 'up'))
-  return biased(hidden_NF @ layer['down'], layer, 'down')
+  hidden_NF = activation(biased(_rows(y_ND, layer['up']), layer, 'up'))
+  return biased(_rows(hidden_NF, layer['down']), layer, 'down')
 
 
 def _gated(activation, y_ND, layer):
-  gate_NF = activation(biased(y_ND @ layer['gate'], layer, 'gate'))
-  hidden_NF = gate_NF * biased(y_ND @ layer['up'], layer, 'up')
-  return biased(hidden_NF @ layer['down'], layer, 'down')
+  gate_NF = activation(biased(_rows(y_ND, layer['gate']), layer, 'gate'))
+  hidden_NF = gate_NF * biased(_rows(y_ND, layer['up']), layer, 'up')
+  return biased(_rows(hidden_NF, layer['down']), layer, 'down')
 
 
 def _sequential(x_ND, attend, mlp):
