@@ -3,9 +3,9 @@
   python -m experiments.benchmarks.preference --workdir=runs/bench_pm [--data=DIR] [--repeats=5]
 
 Ours, TRL's RewardTrainer and a plain torch loop, eager and compiled, each in float32 and bfloat16, start
-from one Hugging Face folder (llama, 6 layers of width 384, 10.6M parameters without the embedding).
-At full length: 8 pairs of 256 random tokens a batch. On published pairs: random batches of 16, padded to
-the longest by torch, packed by us (prompt once). Tokens are those of both texts of every pair, prompt
+from one Hugging Face folder (llama, 6 layers of width 384, 10.6M parameters without the embedding). At
+full length: 8 pairs of 256 random tokens a batch. On published pairs: random batches of 16, padded to the
+longest by torch, packed by us (prompt once). Tokens are those of both texts of every pair, prompt
 included, whoever computes them how often. `--steps=200` compares the losses of one long run instead.
 """
 import argparse
@@ -24,7 +24,8 @@ from rlhf_jax.data import sources, tokenizer
 from rlhf_jax.models import heads, huggingface, sizes, transformer
 from rlhf_jax.run import worlds
 
-CONFIG = sizes.config('llama', layers=6, width=384, heads=6, vocab_size=8192, context=1024, mlp_ratio=8 / 3)
+CONFIG = sizes.config('llama', layers=6, width=384, heads=6, vocab_size=8192, context=1024,
+                      mlp_ratio=8 / 3)
 PAD, LENGTH, PAIRS, HH_PAIRS, HH_WIDTH = 0, 256, 8, 16, 768
 HUGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}          # for all contenders alike
 TYPES = {'f32': 'float32', 'bf16': 'bfloat16'}
@@ -37,7 +38,7 @@ def main():
   parser.add_argument('--data', default=None, help='published files; default: $RLHF_DATA_DIR')
   parser.add_argument('--repeats', type=int, default=5)
   parser.add_argument('--parts', default='full,pairs')
-  parser.add_argument('--contenders', default='', help='a part of their names, comma separated; all')
+  parser.add_argument('--contenders', default='', help='parts of their names, comma separated')
   parser.add_argument('--batches', type=int, default=4, help='of published pairs, a piece of work')
   parser.add_argument('--steps', type=int, default=0, help='one run of so many batches, losses compared')
   args = parser.parse_args()
@@ -130,8 +131,8 @@ def contend(part, settings, args):
 
 
 def least_seconds(dtype):
-  """Seconds of one step at full length at the matmul rate: its useful FLOPs (no recomputation, attention
-  halved by causality) over the rate of its own product shapes."""
+  """Seconds of one step at full length at the matmul rate: its useful FLOPs (no recomputation,
+  attention halved by causality) over the rate of its own product shapes."""
   rows, D, F = 2 * PAIRS * LENGTH, CONFIG.width, CONFIG.mlp_width
   shapes = [(D, D)] * 4 + [(D, F)] * 2 + [(F, D)]
   products = [limits.Product(*p, count=CONFIG.layers) for i, o in shapes

@@ -1,7 +1,7 @@
 """Our side of `experiments.benchmarks.preference`: one process, one kind of number.
 
-Settings as in peers/preference.py, with `width` and `rows` of packed batches (rows None: one row a text,
-`width` columns). The update is that of `experiments.train_pm`.
+Settings as in peers/preference.py, with `packed`: whole pairs in rows of `width`, or a row of `width`
+for each text. The update is that of `experiments.train_pm`.
 """
 import dataclasses
 import functools
@@ -55,8 +55,6 @@ def main():
     return {'seconds': time.perf_counter() - start, 'losses': losses, 'steps': len(plan),
             'tokens': sum(2 * len(p) + len(a) + len(b) for p, a, b in zip(prompt, chosen, rejected,
                                                                           strict=True)),
-            'columns': sum(batch(i).tokens_NT.size if settings['packed'] else 2 * batch(i).chosen_BT.size
-                           for i in range(len(plan))),
             'programs': update._cache_size(),
             'peak_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
   contest.serve(work, jax=jax.__version__)

@@ -1,33 +1,9 @@
 """Attention in one place, where a kernel of a backend can be put. Softmax in float32."""
-import re
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
 _BLOCKS = 4             # of queries in a text
 _LEAST = 32             # queries in a block
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 3))
-def einsum(pattern, x, y, dtype=None):
-  """The product of two arrays of one type, added up in float32, forwards and backwards -> `dtype`, by
-  default theirs. Written out so that the products of the backward pass take bfloat16 too, and not a
-  float32 copy of it: a CPU that has such products is then twice as fast."""
-  return jnp.einsum(pattern, x, y, preferred_element_type=jnp.float32).astype(dtype or x.dtype)
-
-
-def _einsum_forward(pattern, x, y, dtype):
-  return einsum(pattern, x, y, dtype), (x, y)
-
-
-def _einsum_backward(pattern, dtype, kept, grad):
-  (x, y), (left, right, out) = kept, re.split(',|->', pattern)
-  grad = grad.astype(x.dtype)
-  return einsum(f'{out},{right}->{left}', grad, y), einsum(f'{left},{out}->{right}', x, grad)
-
-
-einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
 def attention(q_BTHK, k_BTHK, v_BTHK, group_BT, branch_BT=None):
@@ -48,9 +24,9 @@ def attention(q_BTHK, k_BTHK, v_BTHK, group_BT, branch_BT=None):
     end = min(start + size, time)
     q_BHQK, k_BHSK, v_BHSK = q_BHTK[:, :, start:end], k_BHTK[:, :, :end], v_BHTK[:, :, :end]
     allowed_BQS = _allowed(start, end, group_BT, branch_BT)
-    score_BHQS = einsum('bhqk,bhsk->bhqs', q_BHQK, k_BHSK, 'float32')
+    score_BHQS = jnp.einsum('bhqk,bhsk->bhqs', q_BHQK, k_BHSK, preferred_element_type=jnp.float32)
     weight_BHQS = _softmax(score_BHQS, allowed_BQS[:, None]).astype(q_BHQK.dtype)
-    return einsum('bhqs,bhsk->bhqk', weight_BHQS, v_BHSK)
+    return jnp.einsum('bhqs,bhsk->bhqk', weight_BHQS, v_BHSK)
   return jnp.concatenate([block(start) for start in range(0, time, size)], 2).swapaxes(1, 2)
 
 

@@ -14,8 +14,8 @@ from flax import struct
 from rlhf_jax.core.spec import Spec, normal, ones, zeros
 from rlhf_jax.core.types import Model
 from rlhf_jax.models import parts
-from rlhf_jax.models.attention import attend_cache, attention, einsum, grouped
-from rlhf_jax.models.parts import biased
+from rlhf_jax.models.attention import attend_cache, attention, grouped
+from rlhf_jax.models.parts import biased, product
 
 put = jax.lax.dynamic_update_slice
 _PADDING = jnp.iinfo(jnp.int32).min        # the attention group of padding
@@ -44,10 +44,11 @@ def decoder(config, pin=lambda x, *axes: x):
     layer = jax.tree.map(lambda w: w.astype(x_ND.dtype), layer)
     def mix(x_ND):
       y_ND = norm(x_ND, layer, 'attention_norm')
-      q, k, v = (biased(einsum('nd,dhk->nhk', y_ND, layer[name]), layer, name)
-                 for name in ('query', 'key', 'value'))
+      q, k, v = (biased(heads(y_ND, layer[name]), layer, name) for name in ('query', 'key', 'value'))
       q, k = head_norm(q, layer, 'query_norm'), head_norm(k, layer, 'key_norm')
-      return biased(einsum('nhk,hkd->nd', attend(q, k, v), layer['output']), layer, 'output')
+      mixed_ND = product(attend(q, k, v).reshape(len(x_ND), -1),
+                         layer['output'].reshape(-1, x_ND.shape[1]))
+      return biased(mixed_ND, layer, 'output')
     x_ND = residual(x_ND, mix, lambda x_ND: mlp(norm(x_ND, layer, 'mlp_norm'), layer))
     return pin(x_ND, 'rows', 'embed')
 
@@ -121,6 +122,11 @@ def decoder(config, pin=lambda x, *axes: x):
                'rows', 'vocab')
 
   return Model(_spec(config), apply, unembed, prefill, decode)
+
+
+def heads(y_ND, weight_DHK):
+  """y times a matrix with the axis of heads apart -> NHK."""
+  return product(y_ND, weight_DHK.reshape(y_ND.shape[1], -1)).reshape(-1, *weight_DHK.shape[1:])
 
 
 def positions(valid_BT, segment_BT=None, branch_BT=None):

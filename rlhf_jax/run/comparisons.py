@@ -139,7 +139,7 @@ def batch(data, bucket, eoc_id, pad_id):
 
 
 def sizes(data, eoc_id):
-  """[N, 3] of each pair in a packed row: columns, tokens that the language-model term predicts, pairs."""
+  """[N, 3] of each pair in a packed row: columns, tokens that the language-model term predicts, 1."""
   end = eoc_id is not None
   stem, chosen, rejected = (np.array([len(x) for x in side], np.int64)
                             for side in (data.prompt, data.chosen, data.rejected))
@@ -172,7 +172,8 @@ def pack(data, bucket, rows, eoc_id, pad_id):
     lm_weight[row] += [bucket.weight_B[b]] * (stop - 1 - start)
     at[row, :, slot], place[row, slot] = (stop - 1, len(ids[row]) - 1), b
   (tokens_NT, valid_NT), (branch_NT, _), (segment_NT, _) = (
-    batches.pad(x, bucket.width, 'right', fill) for x, fill in ((ids, pad_id), (kinds, 0), (segments, 0)))
+    batches.pad(x, bucket.width, 'right', fill)
+    for x, fill in ((ids, pad_id), (kinds, 0), (segments, 0)))
   lm_at_NM, real_NM = batches.pad(lm, targets, 'right', 0)
   lm_weight_NM = np.zeros(real_NM.shape, np.float32)
   lm_weight_NM[real_NM > 0] = [w for row in lm_weight for w in row]
@@ -198,11 +199,13 @@ def source(data, harmful_N, config, eoc_id, pad_id, seeds=(), parts=1):
 
   @functools.lru_cache(maxsize=64)
   def plan(seed, epoch):
-    return batches.buckets(length_N, config.batch_size, list(config.pack or config.widths), (seed, epoch))
+    widths = list(config.pack or config.widths)
+    return batches.buckets(length_N, config.batch_size, widths, (seed, epoch))
 
   @functools.lru_cache(maxsize=64)
   def needed(seed, epoch):
-    return np.array([1 + batches.fit(size_NK[b.index_B], room(b.width)).max() for b in plan(seed, epoch)])
+    return np.array([1 + batches.fit(size_NK[b.index_B], room(b.width)).max()
+                     for b in plan(seed, epoch)])
 
   def rows(epoch, at):
     most = max(needed(seed, epoch)[at] for seed in {config.seed, *seeds})

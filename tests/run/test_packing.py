@@ -1,4 +1,4 @@
-"""Pairs packed into rows, the prompt once: the same loss and the same gradients as a row for each text."""
+"""Pairs packed into rows, the prompt once: the loss and the gradients of a row for each text."""
 import functools
 
 import jax
@@ -7,7 +7,6 @@ import pytest
 from ml_collections import ConfigDict
 
 from rlhf_jax.core import mesh as meshes
-from rlhf_jax.core import spec
 from rlhf_jax.data import batches
 from rlhf_jax.data.pairs import Comparisons
 from rlhf_jax.run import build, comparisons

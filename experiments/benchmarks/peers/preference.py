@@ -1,9 +1,9 @@
 """Preference-model training in torch, for `experiments.benchmarks.preference`: one contender a process.
 
 Settings (JSON, the only argument): folder (a Hugging Face reward model), batches (a JSON file: of each
-batch a list of [prompt, chosen, rejected] ids), kind: 'trl' (RewardTrainer), 'eager' or 'compiled' (a plain
-loop), dtype, learning_rate, b2, pad_id. Every line of standard input is one pass over all batches from
-the parameters of the folder; the answer is seconds, valid tokens, loss of every step and peak memory.
+batch a list of [prompt, chosen, rejected] ids), kind: 'trl' (RewardTrainer), 'eager' or 'compiled' (a
+plain loop), dtype, learning_rate, b2, pad_id. Every line of standard input is one pass over all
+batches from the parameters of the folder; the answer is seconds, valid tokens, loss of every step and peak memory.
 bfloat16 is autocast over float32 weights, as both recommend.
 """
 import contextlib
@@ -43,7 +43,7 @@ def padded(pairs):
 
 
 class Loop:
-  """The same steps written out: one forward pass, Adam with one fused kernel, gradients clipped to 1."""
+  """The same steps written out: one forward pass, gradients clipped to 1, Adam as one fused kernel."""
 
   def __init__(self):
     self.model = model().train()
@@ -73,8 +73,8 @@ class Loop:
 
 
 class Trl:
-  """`trl.RewardTrainer` as documented, its own collator; recomputation, which is its default, is off, and
-  so are logging to services and saving. Seconds are from its first step to its last."""
+  """`trl.RewardTrainer` as documented, its own collator; recomputation, which is its default, is off,
+  and so are logging to services and saving. Seconds are from its first step to its last."""
 
   def __init__(self):
     import datasets
