@@ -2,11 +2,12 @@
 
   python -m experiments.benchmarks.preference --workdir=runs/bench_pm [--data=DIR] [--repeats=5]
 
-Ours, TRL's RewardTrainer and a plain torch loop, eager and compiled, each in float32 and bfloat16, start
-from one Hugging Face folder (llama, 6 layers of width 384, 10.6M parameters without the embedding). At
-full length: 8 pairs of 256 random tokens a batch. On published pairs: random batches of 16, padded to the
-longest by torch, packed by us (prompt once). Tokens are those of both texts of every pair, prompt
-included, whoever computes them how often. `--steps=200` compares the losses of one long run instead.
+Ours, TRL's RewardTrainer and a plain torch loop, eager and compiled, each in float32 and bfloat16,
+start from one Hugging Face folder (llama, 6 layers of width 384, 10.6M parameters without the
+embedding). At full length: 8 pairs of 256 random tokens a batch. On published pairs: random batches of
+16, padded to the longest by torch, packed by us (prompt once). Tokens are those of both texts of every
+pair, prompt included, whoever computes them how often. `--steps=200` compares the losses of one long
+run instead.
 """
 import argparse
 import json
@@ -40,7 +41,7 @@ def main():
   parser.add_argument('--parts', default='full,pairs')
   parser.add_argument('--contenders', default='', help='parts of their names, comma separated')
   parser.add_argument('--batches', type=int, default=4, help='of published pairs, a piece of work')
-  parser.add_argument('--steps', type=int, default=0, help='one run of so many batches, losses compared')
+  parser.add_argument('--steps', type=int, default=0, help='one run of so many batches instead')
   args = parser.parse_args()
   args.workdir.mkdir(parents=True, exist_ok=True)
   settings = {'folder': str(folder(args.workdir)), 'learning_rate': 3e-4, 'b2': 0.95, 'pad_id': PAD}

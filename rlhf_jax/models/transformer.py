@@ -18,6 +18,7 @@ from rlhf_jax.models.attention import attend_cache, attention, grouped
 from rlhf_jax.models.parts import biased, product
 
 put = jax.lax.dynamic_update_slice
+_KEPT = {True: None, 'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 _PADDING = jnp.iinfo(jnp.int32).min        # the attention group of padding
 
 
@@ -76,7 +77,8 @@ def decoder(config, pin=lambda x, *axes: x):
       x_ND = block(x_ND, layer, attend)
       return x_ND, kept if keep else None
 
-    one = jax.checkpoint(one) if config.remat else one
+    if config.remat:
+      one = jax.checkpoint(one, policy=_KEPT[config.remat])
     x_ND = embed(params, tokens_BT, valid_BT, position_BT)
     x_ND, kept = jax.lax.scan(one, x_ND, params['layers'],
                               unroll=config.layers if config.unroll else 1)

@@ -3,7 +3,8 @@
 Settings (JSON, the only argument): folder (a Hugging Face reward model), batches (a JSON file: of each
 batch a list of [prompt, chosen, rejected] ids), kind: 'trl' (RewardTrainer), 'eager' or 'compiled' (a
 plain loop), dtype, learning_rate, b2, pad_id. Every line of standard input is one pass over all
-batches from the parameters of the folder; the answer is seconds, valid tokens, loss of every step and peak memory.
+batches from the parameters of the folder; the answer is seconds, valid tokens, the loss of every step
+and peak memory.
 bfloat16 is autocast over float32 weights, as both recommend.
 """
 import contextlib
