@@ -25,7 +25,8 @@ def get_config(arg=''):
     # harmful_weight: of their pair loss, the lambda of Bai et al. figure 27
     'kinds': (), 'harmful_share': None, 'take': 0, 'harmful_weight': 1.0,
     'end_of_context': True, 'head': 'normal', 'lora': presets.lora(), 'lm_weight': 1.0, 'epochs': 1,
-    'batch_size': 32, 'widths': (32, 46), 'microbatches': 1,
+    # widths of a row for each text; pack: of rows into which whole pairs are packed for training
+    'batch_size': 32, 'widths': (32, 46), 'pack': (), 'microbatches': 1,
     'baselines': True, 'eval_pairs': 512, 'log_every': 10, 'eval_every': 100,
     'checkpoint_every': 500})
   return variant(arg, default=lambda: config, smoke=lambda: smoke(config), hh=lambda: hh(config),
@@ -42,15 +43,15 @@ def smoke(config):
 def hh(config):
   config.data = presets.hh_data()
   config.model = presets.model('mini', vocab_size=2048)
-  config.update({'policy': '', 'widths': (64, 96, 128, 192, 256, 384), 'eval_every': 100,
-                 'eval_pairs': 256})
+  config.update({'policy': '', 'widths': (64, 96, 128, 192, 256, 384), 'pack': (256, 768),
+                 'eval_every': 100, 'eval_pairs': 256})
   return config
 
 
 def pmp(config):
   """Bai et al. section 3.1, first stage: one epoch, a constant 0.1 of the pretraining rate."""
   config = hh(config)
-  config.data, config.widths = presets.pmp_data(), (*config.widths, 512)
+  config.data, config.widths, config.pack = presets.pmp_data(), (*config.widths, 512), (256, 1024)
   config.optimizer = presets.optimizer(0.1 * presets.LEARNING_RATE, decay='constant')
   return config
 

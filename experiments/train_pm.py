@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.evals import preference as evals
@@ -45,10 +46,12 @@ def run_group(configs, workdirs):
   clock, ids = Clock(), (build.eoc_id(config, tokenizer), tokenizer.pad_id)
   data, facts = comparisons.load(config, base, world, mesh)
   harmful_N = worlds.is_harmful(world, data['train'])
-  host, per_epoch = comparisons.source(data['train'], harmful_N, config, *ids)
-  held, steps = comparisons.held_out(data['validation'], config, *ids), per_epoch * config.epochs
+  parts = meshes.batch_shards(mesh) * config.microbatches
+  host, per_epoch = comparisons.source(data['train'], harmful_N, config, *ids,
+                                       [c.seed for c in configs], parts)
+  held, steps = comparisons.held_out(data['validation'], config, *ids, parts), per_epoch * config.epochs
 
-  whole_loss = build.preference_loss(body, config.lm_weight)
+  whole_loss = build.preference_loss(body, config.lm_weight, bool(config.pack))
 
   def whole(params, frozen):
     return params | {'body': part.whole(params['body'], frozen['base'])}

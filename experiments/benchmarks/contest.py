@@ -26,6 +26,7 @@ TICK = os.sysconf('SC_CLK_TCK') if hasattr(os, 'sysconf') else 100
 # Made by `environment`, never in our own. Versions that the measured tables were made with.
 PEERS = {
   'torch': ('torch==2.13.0', 'transformers==5.23.0', 'numpy'),
+  'trl': ('torch==2.13.0', 'transformers==5.23.0', 'trl==1.16.0', 'numpy'),
   'tunix': ('google-tunix==0.1.7', 'jax==0.10.2', 'numpy'),
   # The last release that has PPOTrainer.
   'trl-ppo': ('trl==1.12.0', 'torch==2.13.0', 'transformers==5.23.0', 'numpy'),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.algorithms import language_model
-from rlhf_jax.core import masked
+from rlhf_jax.core import align, masked
 
 
 def loss(chosen_score_B, rejected_score_B, label_B=1, weight_B=None):
@@ -46,16 +46,43 @@ def make_loss(hidden, score, token_logp, lm_weight):
     valid_NT = _interleave(batch.chosen_valid_BT, batch.rejected_valid_BT)
     hidden_NTD = hidden(params, tokens_NT, valid_NT)
     score_N = score(params, hidden_NTD, valid_NT)
-    pair = (score_N[::2], score_N[1::2], batch.label_B, batch.weight_B)
-    total = loss(*pair)
-    aux = {'preference_loss': total, **statistics(*pair)}
-    if lm_weight:
+    def lm():
       logp_BT = token_logp(params, hidden_NTD[::2], batch.chosen_BT, batch.chosen_valid_BT)
-      aux['lm_loss'] = language_model.loss(logp_BT, batch.lm_weight_BT)
-      total = total + lm_weight * aux['lm_loss']
-    return total, aux
+      return language_model.loss(logp_BT, batch.lm_weight_BT)
+    return _total((score_N[::2], score_N[1::2], batch.label_B, batch.weight_B), lm, lm_weight)
 
   return preference_loss
+
+
+def make_packed_loss(hidden, score, token_logp, lm_weight):
+  """The same Loss of PackedPairs.
+
+  hidden: (params, tokens_NT, valid_NT, segment_NT, branch_NT) -> hidden_NTD.
+  score: (params, hidden_NPD) -> score_NP.
+  token_logp: (params, hidden_NMD, id_NM) -> log p of these ids as the tokens that come next.
+  """
+
+  def packed_loss(params, batch, key, frozen):
+    hidden_NTD = hidden(params, batch.tokens_NT, batch.valid_NT, batch.segment_NT, batch.branch_NT)
+    chosen_NP, rejected_NP = (score(params, align.take_columns(hidden_NTD, at_NP))
+                              for at_NP in (batch.chosen_at_NP, batch.rejected_at_NP))
+    def lm():
+      next_NM = align.take_columns(batch.tokens_NT, batch.lm_at_NM + 1)
+      logp_NM = token_logp(params, align.take_columns(hidden_NTD, batch.lm_at_NM), next_NM)
+      return language_model.loss(logp_NM, batch.lm_weight_NM)
+    return _total((chosen_NP, rejected_NP, batch.label_NP, batch.weight_NP), lm, lm_weight)
+
+  return packed_loss
+
+
+def _total(pair, lm, lm_weight):
+  """(pair loss + lm_weight * lm(), what is reported)."""
+  total = loss(*pair)
+  aux = {'preference_loss': total, **statistics(*pair)}
+  if lm_weight:
+    aux['lm_loss'] = lm()
+    total = total + lm_weight * aux['lm_loss']
+  return total, aux
 
 
 def _interleave(chosen_BT, rejected_BT):

@@ -21,8 +21,10 @@ class Model(NamedTuple):
   """A network as functions of its parameters.
 
   spec:    tree of `core.spec.Spec`, the one source of shapes, initial values and shardings.
-  apply:   (params, tokens_BT, valid_BT, segment_BT=None) -> hidden_BTD; positions count the valid
-           tokens inside a segment, attention is causal, inside a segment, to valid tokens only.
+  apply:   (params, tokens_BT, valid_BT, segment_BT=None, branch_BT=None) -> hidden_BTD; positions
+           count the valid tokens inside a segment, attention is causal, inside a segment, to valid
+           tokens only. A segment may have branches: all see its stem, branch 0, and none another
+           branch; each is numbered on from the stem, as if the others were not there.
   unembed: (params, hidden_ND) -> logits_NV, float32; called on chunks, never on all of B*T.
   prefill: (params, tokens_BP, valid_BP, room) -> (hidden_BPD, cache with room more columns).
   decode:  (params, token_B, cache) -> (hidden_BD, cache).
@@ -96,6 +98,30 @@ class PreferenceBatch:
   def normalise(self):
     return self.replace(weight_B=masked.normalise(self.weight_B),
                         lm_weight_BT=masked.normalise(self.lm_weight_BT))
+
+
+@struct.dataclass
+class PackedPairs:
+  """Pairs packed into N rows, up to P in each: a pair is one segment, its prompt the stem, once, and
+  the two answers branches 1 (chosen) and 2 (rejected), in this order. Scores are read at the columns
+  `chosen_at` and `rejected_at`. The language-model term predicts, from column lm_at, the token in the
+  next one. Empty places have weight 0. The rest as in PreferenceBatch."""
+  tokens_NT: jax.Array
+  valid_NT: jax.Array
+  segment_NT: jax.Array
+  branch_NT: jax.Array
+  lm_at_NM: jax.Array
+  lm_weight_NM: jax.Array
+  chosen_at_NP: jax.Array
+  rejected_at_NP: jax.Array
+  label_NP: jax.Array
+  weight_NP: jax.Array
+  group_NP: jax.Array
+  index_NP: jax.Array
+
+  def normalise(self):
+    return self.replace(weight_NP=masked.normalise(self.weight_NP),
+                        lm_weight_NM=masked.normalise(self.lm_weight_NM))
 
 
 @struct.dataclass

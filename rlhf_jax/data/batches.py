@@ -98,6 +98,20 @@ def buckets(length_N, batch_size, widths, seed):
   return [plan[i] for i in np.random.default_rng(len(plan)).permutation(len(plan))]
 
 
+def fit(size_NK, room_K):
+  """row_N: which row each of N items goes to, when rows have room_K of K measures each. The largest go
+  first, each to the fullest row that still holds it."""
+  size_NK, room_K = np.asarray(size_NK), np.asarray(room_K)
+  if (size_NK > room_K).any():
+    raise ValueError(f'an item of {size_NK.max(axis=0)} does not fit into a row of {room_K}')
+  row_N, left_RK = np.zeros(len(size_NK), np.int64), np.tile(room_K, (len(size_NK), 1))
+  for item in np.argsort(-size_NK[:, 0], kind='stable'):
+    after_RK = left_RK - size_NK[item]
+    row_N[item] = np.where((after_RK >= 0).all(axis=1), after_RK[:, 0], room_K[0]).argmin()
+    left_RK[row_N[item]] = after_RK[row_N[item]]
+  return row_N
+
+
 def _flat(token_rows):
   """All tokens one after another."""
   return np.fromiter(chain.from_iterable(token_rows), np.int32)

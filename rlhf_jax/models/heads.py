@@ -13,8 +13,8 @@ def scalar(model, init=spec.zeros):
   """
   head = {'weight': Spec((width(model),), ('embed',), init), 'bias': Spec((), ())}
 
-  def apply(params, tokens_BT, valid_BT, segment_BT=None):
-    return read(params['head'], model.apply(params['body'], tokens_BT, valid_BT, segment_BT))
+  def apply(params, tokens_BT, valid_BT, *segments):
+    return read(params['head'], model.apply(params['body'], tokens_BT, valid_BT, *segments))
 
   return model._replace(spec={'body': model.spec, 'head': head}, apply=apply, unembed=None,
                         prefill=None, decode=None, ready=None, widen=None)

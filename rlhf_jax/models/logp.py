@@ -30,6 +30,17 @@ def of_hidden(model, params, hidden_BTD, tokens_BT, valid_BT, temperature=1.0, s
   return _before(one, vocab, [hidden_BTD], [tokens_BT], valid_BT, segment_BT, start)
 
 
+def of_next(model, params, hidden_NMD, id_NM, temperature=1.0):
+  """log p of the M ids of each row as the tokens that come after these hidden states -> logp_NM, every
+  one of them: for texts laid out so that the caller knows what stands before what."""
+  def one(hidden_ND, token_N):
+    return pick(log_probs(model, params, hidden_ND, temperature), token_N[:, None])[:, 0]
+  rows, columns = id_NM.shape
+  flat = [hidden_NMD.reshape(rows * columns, -1), id_NM.reshape(-1)]
+  most = max(_CHUNK // _vocab(model, params, hidden_NMD), _LEAST * rows)
+  return _by_rows(one, most, flat).reshape(rows, columns)
+
+
 def logp_at(model, params, tokens_BT, valid_BT, id_BTK, temperature=1.0, segment_BT=None):
   """log p of each of K ids as token t -> logp_BTK."""
   hidden_BTD = model.apply(params, tokens_BT, valid_BT, segment_BT)

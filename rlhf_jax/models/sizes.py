@@ -12,7 +12,7 @@ of: their choices are known by name, their sizes are given.
 import dataclasses
 
 CHOICES = {'positions': ('rotary', 'learned'), 'norm': ('rms', 'layer'),
-           'activation': ('gelu_tanh', 'gelu', 'silu', 'relu')}
+           'activation': ('gelu_tanh', 'gelu', 'silu', 'relu'), 'remat': (False, True, 'dots')}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TransformerConfig:
   tie_embeddings: bool = True
   dtype: str = 'float32'
   param_dtype: str = 'float32'
-  remat: bool = False
+  remat: bool | str = False             # True: of each layer its input is kept; 'dots': products too
   unroll: bool = True
   kv_heads: int | None = None           # heads of keys and values; None: as many as of queries
   attention_width: int | None = None    # of all heads together; None: width
@@ -51,7 +51,7 @@ class TransformerConfig:
     for field, known in CHOICES.items():
       if getattr(self, field) not in known:
         raise ValueError(f'model {self.name}: {field} {getattr(self, field)!r} is unknown: use one of '
-                         f'{", ".join(known)}')
+                         f'{", ".join(map(str, known))}')
     width = self.attention_width or self.width
     if width % self.heads:
       raise ValueError(f'model {self.name}: width {width} does not divide over {self.heads} heads')

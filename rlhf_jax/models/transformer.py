@@ -15,9 +15,10 @@ from rlhf_jax.core.spec import Spec, normal, ones, zeros
 from rlhf_jax.core.types import Model
 from rlhf_jax.models import parts
 from rlhf_jax.models.attention import attend_cache, attention, grouped
-from rlhf_jax.models.parts import biased
+from rlhf_jax.models.parts import biased, product
 
 put = jax.lax.dynamic_update_slice
+_KEPT = {True: None, 'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 _PADDING = jnp.iinfo(jnp.int32).min        # the attention group of padding
 
 
@@ -45,10 +46,11 @@ def decoder(config, pin=lambda x, *axes: x):
     layer = jax.tree.map(lambda w: w.astype(x_ND.dtype), layer)
     def mix(x_ND):
       y_ND = norm(x_ND, layer, 'attention_norm')
-      q, k, v = (biased(jnp.einsum('nd,dhk->nhk', y_ND, layer[name]), layer, name)
-                 for name in ('query', 'key', 'value'))
+      q, k, v = (biased(heads(y_ND, layer[name]), layer, name) for name in ('query', 'key', 'value'))
       q, k = head_norm(q, layer, 'query_norm'), head_norm(k, layer, 'key_norm')
-      return biased(jnp.einsum('nhk,hkd->nd', attend(q, k, v), layer['output']), layer, 'output')
+      mixed_ND = product(attend(q, k, v).reshape(len(x_ND), -1),
+                         layer['output'].reshape(-1, x_ND.shape[1]))
+      return biased(mixed_ND, layer, 'output')
     x_ND = residual(x_ND, mix, lambda x_ND: mlp(norm(x_ND, layer, 'mlp_norm'), layer))
     return pin(x_ND, 'rows', 'embed')
 
@@ -59,11 +61,11 @@ def decoder(config, pin=lambda x, *axes: x):
     x_ND = jnp.take(table_VD, ids_N, axis=0, mode='clip').astype(config.dtype)
     return pin(place(x_ND, params, position_BT.reshape(-1)), 'rows', 'embed')
 
-  def read(params, tokens_BT, valid_BT, segment_BT, keep):
+  def read(params, tokens_BT, valid_BT, segment_BT, branch_BT=None, keep=False):
     """(hidden_BTD, keys and values [L, B, T, G, K] if `keep`) of a whole text."""
     batch, time = tokens_BT.shape
     group_BT = jnp.where(valid_BT > 0, segment_BT, _PADDING)
-    position_BT = positions(valid_BT, segment_BT)
+    position_BT = positions(valid_BT, segment_BT, branch_BT)
     angle = turns(position_BT)
 
     def one(x_ND, layer):
@@ -72,20 +74,21 @@ def decoder(config, pin=lambda x, *axes: x):
         q, k, v = (x.reshape(batch, time, *x.shape[1:]) for x in qkv)
         q, k = turn(q, angle), turn(k, angle)
         kept.extend((k, v))
-        return attend_text(q, k, v, group_BT).reshape(qkv[0].shape)
+        return attend_text(q, k, v, group_BT, branch_BT).reshape(qkv[0].shape)
       x_ND = block(x_ND, layer, attend)
       return x_ND, kept if keep else None
 
-    one = jax.checkpoint(one) if config.remat else one
+    if config.remat:
+      one = jax.checkpoint(one, policy=_KEPT[config.remat])
     x_ND = embed(params, tokens_BT, valid_BT, position_BT)
     x_ND, kept = jax.lax.scan(one, x_ND, params['layers'],
                               unroll=config.layers if config.unroll else 1)
     return norm(x_ND, params, 'norm').reshape(batch, time, -1), kept
 
-  def apply(params, tokens_BT, valid_BT, segment_BT=None):
+  def apply(params, tokens_BT, valid_BT, segment_BT=None, branch_BT=None):
     _check_length(config, tokens_BT.shape[1])
     segment_BT = jnp.zeros(tokens_BT.shape, jnp.int32) if segment_BT is None else segment_BT
-    return read(params, tokens_BT, valid_BT, segment_BT, keep=False)[0]
+    return read(params, tokens_BT, valid_BT, segment_BT, branch_BT)[0]
 
   def prefill(params, tokens_BP, valid_BP, room):
     """Reads the prompt; the cache has `room` more columns."""
@@ -133,13 +136,30 @@ def decoder(config, pin=lambda x, *axes: x):
   return Model(_spec(config), apply, unembed, prefill, decode, ready, widen)
 
 
-def positions(valid_BT, segment_BT=None):
-  """The number of valid tokens before t, inside the segment of t (segments are runs of columns)."""
+def heads(y_ND, weight_DHK):
+  """y times a matrix with the axis of heads apart -> NHK."""
+  return product(y_ND, weight_DHK.reshape(y_ND.shape[1], -1)).reshape(-1, *weight_DHK.shape[1:])
+
+
+def positions(valid_BT, segment_BT=None, branch_BT=None):
+  """The number of valid tokens before t that t sees: those of its segment (segments are runs of
+  columns), of its own branch and the stem alone where a segment has branches (runs of it)."""
   valid_BT = (valid_BT > 0).astype(jnp.int32)
-  before_BT = jnp.cumsum(valid_BT, axis=1) - valid_BT
-  if segment_BT is None:
-    return before_BT
-  same_BT = jnp.pad(segment_BT[:, 1:] == segment_BT[:, :-1], ((0, 0), (1, 0)))
+  same_BT = jnp.ones(valid_BT.shape, bool) if segment_BT is None else _runs(segment_BT)
+  if branch_BT is None:
+    return _since(valid_BT, same_BT)
+  stem_BT = _since(valid_BT * (branch_BT == 0), same_BT)
+  return stem_BT + jnp.where(branch_BT == 0, 0, _since(valid_BT, same_BT & _runs(branch_BT)))
+
+
+def _runs(x_BT):
+  """Whether t has the same x as t - 1."""
+  return jnp.pad(x_BT[:, 1:] == x_BT[:, :-1], ((0, 0), (1, 0)))
+
+
+def _since(count_BT, same_BT):
+  """The sum of `count` before t in the run of t."""
+  before_BT = jnp.cumsum(count_BT, axis=1) - count_BT
   return before_BT - jax.lax.cummax(jnp.where(same_BT, 0, before_BT), axis=1)
 
 

@@ -102,8 +102,15 @@ def trained_part(config, specs):
               lambda part, base: lora.merge(base, part, options.scale))
 
 
-def preference_loss(body, lm_weight):
-  """The Loss of preference-model training: `body` and a scalar head, read in one pass."""
+def preference_loss(body, lm_weight, packed=False):
+  """The Loss of preference-model training, of a PreferenceBatch or of PackedPairs: `body` and a scalar
+  head, read in one pass."""
+  if packed:
+    return preference.make_packed_loss(
+      hidden=lambda params, *text: body.apply(params['body'], *text),
+      score=lambda params, hidden: heads.read(params['head'], hidden),
+      token_logp=lambda params, hidden, ids: logp.of_next(body, params['body'], hidden, ids),
+      lm_weight=lm_weight)
   return preference.make_loss(
     hidden=lambda params, tokens, valid: body.apply(params['body'], tokens, valid),
     score=lambda params, hidden, valid: heads.last(heads.read(params['head'], hidden), valid),

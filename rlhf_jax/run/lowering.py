@@ -8,7 +8,8 @@ per token of a chip's rows, with D the width, F the MLP's, H heads, T columns, t
   one layer     2 * (4 D + (4 D + 4 F + 3 H T) / t) numbers: what its backward pass reads (norms and
                 residual stream; q, k, v and the heads' output; the MLP before, inside and after its
                 GELU; float32 scores and weights of the attention), and as much for gradients
-  with remat    D numbers for each layer, its input, and one layer
+  with remat    D numbers for each layer, its input, and one layer; with 'dots' also the products of its
+                weights, 2 D + (3 D + F, or 2 F with a gate) / t
   without       each layer
   sampling      one layer, for the prompt
 
@@ -164,7 +165,9 @@ def _activations(sized, rows, columns, mesh):
   layer = _layer(sized, rows, columns, mesh)
   if not sized.remat:
     return {'activations': sized.layers * layer}
-  return {'activations': layer + sized.layers * rows * columns * sized.width
+  D, F, t = sized.width, sized.mlp_width, mesh.shape['tensor']
+  products = 2 * D + (3 * D + (1 + sized.gated_mlp) * F) // t if sized.remat == 'dots' else 0
+  return {'activations': layer + sized.layers * rows * columns * (D + products)
           * jnp.dtype(sized.dtype).itemsize}
 
 

@@ -1,5 +1,6 @@
 """The decoder against an implementation in numpy, and what must not change its result."""
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlhf_jax.core import mesh, spec
-from rlhf_jax.models import logp, sizes, transformer
+from rlhf_jax.models import attention, logp, parts, sizes, transformer
 
 
 def _norm(x, scale):
@@ -95,10 +96,69 @@ def test_unrolling_and_remat_change_neither_value_nor_gradient(tiny, text):
     traced = jax.jit(jax.value_and_grad(value)).trace(tiny.params)
     return str(traced.jaxpr), traced.lower().compile()(tiny.params)
   program, expected = compiled()
-  for change in {'unroll': True}, {'remat': True}:
+  for change in {'unroll': True}, {'remat': True}, {'remat': 'dots'}:
     changed, out = compiled(**change)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), expected, out)
     assert program != changed                              # the option does something
+
+
+def test_what_is_kept_for_the_backward_pass(tiny, text):
+  """Products of the program: with remat those of the forward pass come twice, with 'dots' only those
+  between activations, scores and weighted values."""
+  def products(remat):
+    apply = transformer.decoder(dataclasses.replace(tiny.config, unroll=True, remat=remat)).apply
+    gradient = jax.grad(lambda params: jnp.sin(apply(params, *text)).sum())
+    return str(jax.make_jaxpr(gradient)(tiny.params)).count(' dot_general[')
+  none, dots, full = (products(remat) for remat in (False, 'dots', True))
+  blocks = 1                                               # 8 columns are one block of queries
+  assert dots - none in (blocks, 2 * blocks) and full - none > 3 + blocks
+
+
+def test_blocks_of_queries_change_nothing(monkeypatch):
+  rng = np.random.default_rng(3)
+  q, k, v = (jnp.array(rng.normal(size=(2, 11, 2, 4)), jnp.float32) for _ in range(3))
+  group_BT = jnp.array(rng.integers(0, 2, (2, 11)))
+  branch_BT = jnp.array(rng.integers(0, 3, (2, 11)))
+  whole = [attention.attention(q, k, v, group_BT, b) for b in (None, branch_BT)]
+  monkeypatch.setattr(attention, '_LEAST', 1)              # 11 columns in blocks of 3
+  parts = [attention.attention(q, k, v, group_BT, b) for b in (None, branch_BT)]
+  for a, b in zip(whole, parts, strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+  assert np.abs(whole[0] - whole[1]).max() > 0.01
+
+
+def test_branches_equal_separate_texts(tiny):
+  """[stem, branch 1, branch 2] is the two texts stem + branch, each read alone; so is a second tree."""
+  rng = np.random.default_rng(1)
+  trees = [[rng.integers(0, 23, n).tolist() for n in sizes] for sizes in ((2, 2, 1), (0, 1, 2))]
+  rows = [(ids, s, branch) for s, tree in enumerate(trees) for branch, part in enumerate(tree)
+          for ids in part]
+  tokens_1T, segment_1T, branch_1T = (np.array(x)[None] for x in zip(*rows, strict=True))
+  made_TD = jax.jit(tiny.model.apply)(tiny.params, tokens_1T, np.ones((1, 8), np.float32), segment_1T,
+                                      branch_1T)[0]
+  expected = []
+  for stem, first, second in trees:
+    alone = [reference(tiny.config, tiny.params, np.array(stem + part)) for part in (first, second)]
+    expected += [alone[0], alone[1][len(stem):]]
+  np.testing.assert_allclose(made_TD, np.concatenate(expected), atol=2e-5)
+
+
+@pytest.mark.parametrize('inner, columns', [(5, 3), (3, 5)])
+def test_products_and_their_gradients(inner, columns):
+  rng = np.random.default_rng(2)
+  x_ND, weight_DF, grad_NF = (rng.normal(size=s) for s in ((7, inner), (inner, columns), (7, columns)))
+  for dtype, tolerance in (('float32', 1e-6), ('bfloat16', 2e-2)):
+    arrays = [jnp.array(a, dtype) for a in (x_ND, weight_DF)]
+    def outcome(x_ND, weight_DF):
+      value, pull = jax.vjp(parts.product, x_ND, weight_DF)
+      return value, *pull(jnp.array(grad_NF, dtype))
+    made = jax.jit(outcome)(*arrays)
+    for a, b in zip(made, (x_ND @ weight_DF, grad_NF @ weight_DF.T, x_ND.T @ grad_NF), strict=True):
+      assert a.dtype == dtype
+      np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=tolerance, atol=3 * tolerance)
+  # Nothing of the program takes a float32 copy of bfloat16 numbers into a product.
+  products = re.findall(r'dot_general.*?: \((\S+), (\S+)\)', jax.jit(outcome).lower(*arrays).as_text())
+  assert len(products) == 3 and all('bf16' in a and 'bf16' in b for a, b in products)
 
 
 def test_bfloat16_computes_in_bfloat16_and_stays_close(tiny, text):

@@ -85,7 +85,8 @@ def test_mixtures_that_cannot_be_are_refused(changes, line):
 def test_the_weight_of_harmful_comparisons_is_on_their_pair_loss_alone():
   data, harmful_N = made([[i] for i in range(6)]), np.array([True, False] * 3)
   def first(weight):
-    config = ConfigDict({'seed': 0, 'batch_size': 6, 'widths': (4,), 'harmful_weight': weight})
+    config = ConfigDict({'seed': 0, 'batch_size': 6, 'widths': (4,), 'pack': (),
+                         'harmful_weight': weight})
     host, per_epoch = comparisons.source(data, harmful_N, config, EOC, PAD)
     assert per_epoch == 1
     return host(config, 0)

@@ -1,0 +1,147 @@
+"""A preference model's training step: ours against torch, on the same model, pairs and optimiser.
+
+  python -m experiments.benchmarks.preference --workdir=runs/bench_pm [--data=DIR] [--repeats=5]
+
+Ours, TRL's RewardTrainer and a plain torch loop, eager and compiled, each in float32 and bfloat16,
+start from one Hugging Face folder (llama, 6 layers of width 384, 10.6M parameters without the
+embedding). At full length: 8 pairs of 256 random tokens a batch. On published pairs: random batches of
+16, padded to the longest by torch, packed by us (prompt once). Tokens are those of both texts of every
+pair, prompt included, whoever computes them how often. `--steps=200` compares the losses of one long
+run instead.
+"""
+import argparse
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+from configs import train_pm
+from experiments.benchmarks import contest, limits
+from rlhf_jax.analysis import tables
+from rlhf_jax.core import spec
+from rlhf_jax.data import sources, tokenizer
+from rlhf_jax.models import heads, huggingface, sizes, transformer
+from rlhf_jax.run import worlds
+
+CONFIG = sizes.config('llama', layers=6, width=384, heads=6, vocab_size=8192, context=1024,
+                      mlp_ratio=8 / 3)
+PAD, LENGTH, PAIRS, HH_PAIRS, HH_WIDTH = 0, 256, 8, 16, 768
+HUGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}          # for all contenders alike
+TYPES = {'f32': 'float32', 'bf16': 'bfloat16'}
+TORCH = {'TRL': 'trl', 'torch eager': 'eager', 'torch compiled': 'compiled'}
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--workdir', required=True, type=pathlib.Path)
+  parser.add_argument('--data', default=None, help='published files; default: $RLHF_DATA_DIR')
+  parser.add_argument('--repeats', type=int, default=5)
+  parser.add_argument('--parts', default='full,pairs')
+  parser.add_argument('--contenders', default='', help='parts of their names, comma separated')
+  parser.add_argument('--batches', type=int, default=4, help='of published pairs, a piece of work')
+  parser.add_argument('--steps', type=int, default=0, help='one run of so many batches instead')
+  args = parser.parse_args()
+  args.workdir.mkdir(parents=True, exist_ok=True)
+  settings = {'folder': str(folder(args.workdir)), 'learning_rate': 3e-4, 'b2': 0.95, 'pad_id': PAD}
+  results = {}
+  for part in args.parts.split(','):
+    if part == 'pairs' and sources.data_dir(args.data) is None:
+      print('published pairs: pass --data=DIR or set RLHF_DATA_DIR to a folder that holds hh-rlhf/')
+      continue
+    made = args.workdir / f'{part}_{args.steps}.json'
+    plan = full(2) if part == 'full' else published(args, args.steps or args.batches)
+    made.write_text(json.dumps(plan))
+    results[part] = contend(part, settings | {'batches': str(made.resolve())}, args)
+  name = f'{args.parts}_{args.steps}'.replace(',', '_')
+  (args.workdir / f'results_{name}.json').write_text(json.dumps(
+    {'machine': contest.machine(), 'command': sys.argv[1:], **results}, indent=2))
+
+
+def folder(workdir):
+  """The reward model that all start from."""
+  path = workdir / 'start'
+  if not path.exists():
+    model = heads.scalar(transformer.decoder(CONFIG), heads.initial_normal(CONFIG.width))
+    params = jax.jit(lambda key: spec.init(model.spec, key))(jax.random.key(0))
+    huggingface.save(path, CONFIG, jax.device_get(params), {'pad_token_id': PAD})
+  return path.resolve()
+
+
+def full(batches):
+  """Batches of [prompt, chosen, rejected] at full length, without a common prompt."""
+  ids = np.random.default_rng(0).integers(3, CONFIG.vocab_size, (batches, PAIRS, 2, LENGTH))
+  return [[[[], *pair] for pair in batch] for batch in ids.tolist()]
+
+
+def published(args, batches):
+  """The same of published comparisons in random order, with a tokenizer of their own."""
+  path = args.workdir / 'pairs.json'
+  if not path.exists():
+    config = train_pm.get_config('hh').data
+    config.dir, config.comparisons = args.data or '', 4000
+    world = worlds.make(config)
+    ids = tokenizer.train(world.texts(), CONFIG.vocab_size)
+    train = world.comparisons(ids, None)[0]['train']
+    path.write_text(json.dumps([train.prompt, train.chosen, train.rejected]))
+  pairs = list(zip(*json.loads(path.read_text()), strict=True))
+  order = np.random.default_rng(1).permutation(len(pairs))[:batches * HH_PAIRS]
+  return [[pairs[i] for i in batch] for batch in order.reshape(batches, HH_PAIRS)]
+
+
+def contend(part, settings, args):
+  """Rounds of all contenders -> what is written down; prints the table."""
+  packed = part == 'pairs'
+  def start(name, kind):
+    given = settings | {'dtype': TYPES[name.split()[-1]], 'kind': kind}
+    if kind:
+      return contest.peer(name, 'trl', 'preference.py', given, HUGE_PAGES)
+    return contest.ours(name, 'preference_worker', given | {
+      'packed': packed, 'width': HH_WIDTH if packed else LENGTH}, HUGE_PAGES)
+  asked = {f'{who} {short}': kind for who, kind in ({'ours': ''} | TORCH).items() for short in TYPES}
+  wanted = args.contenders.split(',') if args.contenders else ['']
+  workers = [start(name, kind) for name, kind in asked.items() if any(w in name for w in wanted)]
+  facts = {w.name: w.facts for w in workers}
+  said, thrown = ({w.name: [w.run()] for w in workers}, 0) if args.steps else contest.rounds(
+    workers, args.repeats, label=part)
+  for w in workers:
+    w.close()
+  rate = contest.per_second()
+  table = {name: {'ms a step': 1e3 * float(np.median([r['seconds'] / r['steps'] for r in runs])),
+                  'valid tokens/s': float(np.median([rate(r) for r in runs])),
+                  'peak GiB': max(r['peak_bytes'] for r in runs) / 2**30,
+                  'last losses': float(np.mean(runs[-1]['losses'][-50:]))}
+           for name, runs in said.items()}
+  if part == 'full':
+    for name, row in table.items():
+      limit = least_seconds(TYPES[name.split()[-1]])
+      row['share of the matmul rate'] = 1e3 * limit / row['ms a step']
+  ratios = {}
+  for short in TYPES:
+    ours, peers = f'ours {short}', [n for n in said if n.endswith(short) and not n.startswith('ours')]
+    if ours in said and peers:
+      fastest = max(peers, key=lambda n: table[n]['valid tokens/s'])
+      ratios[short] = {'against': fastest, **contest.ratio(said, ours, fastest, rate)._asdict()}
+  print(f'\n{part}: rounds thrown away {thrown}')
+  for name, row in table.items():
+    print(f'{name:20s}', '  '.join(f'{k} {v:.4g}' for k, v in row.items()))
+  print(tables.key_values({f'ours / {r["against"]}, {s}, {k}': r[k] for s, r in ratios.items()
+                           for k in ('median', 'low', 'high')}))
+  return {'facts': facts, 'table': table, 'ratios': ratios, 'thrown': thrown, 'said': said}
+
+
+def least_seconds(dtype):
+  """Seconds of one step at full length at the matmul rate: its useful FLOPs (no recomputation,
+  attention halved by causality) over the rate of its own product shapes."""
+  rows, D, F = 2 * PAIRS * LENGTH, CONFIG.width, CONFIG.mlp_width
+  shapes = [(D, D)] * 4 + [(D, F)] * 2 + [(F, D)]
+  products = [limits.Product(*p, count=CONFIG.layers) for i, o in shapes
+              for p in ((rows, i, o), (rows, o, i), (i, rows, o))]
+  dense = sum(p.flops for p in products)
+  attention = 12 * CONFIG.layers * D * (LENGTH / 2) * rows
+  return limits.seconds_of(products, dtype) * (1 + attention / dense)
+
+
+if __name__ == '__main__':
+  main()

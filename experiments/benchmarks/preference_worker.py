@@ -1,0 +1,64 @@
+"""Our side of `experiments.benchmarks.preference`: one process, one kind of number.
+
+Settings as in peers/preference.py, with `packed`: whole pairs in rows of `width`, or a row of `width`
+for each text. The update is that of `experiments.train_pm`.
+"""
+import dataclasses
+import functools
+import json
+import resource
+import sys
+import time
+
+import jax
+import numpy as np
+
+from experiments.benchmarks import contest
+from rlhf_jax.core import optim, step
+from rlhf_jax.data.batches import Bucket, fit
+from rlhf_jax.data.pairs import Comparisons
+from rlhf_jax.models import huggingface, transformer
+from rlhf_jax.run import build, comparisons
+
+
+def main():
+  settings = json.loads(sys.argv[1])
+  with open(settings['batches'], encoding='utf-8') as file:
+    plan = json.load(file)
+  config, params = huggingface.load(settings['folder'])
+  body = transformer.decoder(dataclasses.replace(config, dtype=settings['dtype']))
+  optimizer = optim.adam(optim.schedule(1), b2=settings['b2'])
+  loss = build.preference_loss(body, 0.0, packed=settings['packed'])
+  update = jax.jit(step.update(loss, optimizer), donate_argnums=0)
+  prompt, chosen, rejected = zip(*(pair for batch in plan for pair in batch), strict=True)
+  texts = [''] * len(prompt)
+  data = Comparisons(prompt, chosen, rejected, texts, texts, np.zeros(len(prompt), np.int32))
+  size_NK, count = comparisons.sizes(data, None), len(plan[0])
+  lay = functools.partial(comparisons.pack if settings['packed'] else comparisons.batch, data,
+                          eoc_id=None, pad_id=settings['pad_id'])
+
+  def batch(i):
+    index = np.arange(i * count, (i + 1) * count)
+    bucket = Bucket(settings['width'], index, np.ones(count, np.float32))
+    if not settings['packed']:
+      return lay(bucket)
+    rows = 1 + fit(size_NK[index], comparisons.room(bucket.width)).max()
+    return lay(bucket, -(-rows // 2) * 2)                   # even numbers of rows: few programs
+
+  def work():
+    state = step.create(params, optimizer, jax.random.key(0), settings['learning_rate'])
+    losses, start = [], time.perf_counter()
+    for i in range(len(plan)):
+      state, metrics = update(state, batch(i), {})
+      losses.append(metrics['loss'])
+    losses = [float(x) for x in losses]
+    return {'seconds': time.perf_counter() - start, 'losses': losses, 'steps': len(plan),
+            'tokens': sum(2 * len(p) + len(a) + len(b) for p, a, b in zip(prompt, chosen, rejected,
+                                                                          strict=True)),
+            'programs': update._cache_size(),
+            'peak_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+  contest.serve(work, jax=jax.__version__)
+
+
+if __name__ == '__main__':
+  main()
