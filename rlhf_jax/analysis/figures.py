@@ -243,15 +243,15 @@ def training(x, panels, x_label='samples'):
 
 
 @style.styled
-def lines(panels, x_label, y_label, marker='o', log=False):
-  """Panels side by side on one scale; panels: title -> {line name: (x, y)} or (x, y, low, high), the
-  last two a band. A name has one colour throughout. log: x is logarithmic."""
+def lines(panels, x_label, y_label, marker='o', log=False, share_y=True):
+  """Panels side by side, on one scale unless share_y is False; panels: title -> {line name: (x, y)} or
+  (x, y, low, high), the last two a band. A name has one colour throughout. log: x is logarithmic."""
   panels = {title: named for title, named in panels.items() if named}
   if not panels:
     return None
   names = list(dict.fromkeys(name for named in panels.values() for name in named))
   colours = dict(zip(names, itertools.cycle(SERIES), strict=False))
-  figure, axes = style.panels(len(panels), width=3.5, height=3.0, sharey=True)
+  figure, axes = style.panels(len(panels), width=3.5, height=3.0, sharey=share_y)
   for axis, (title, named) in zip(axes, panels.items(), strict=True):
     for name, (x, y, *band) in named.items():
       axis.plot(x, y, color=colours[name], marker=marker, markersize=3, linewidth=1.2)
