@@ -34,7 +34,8 @@ def run(config, workdir):
              init=there('lm', size), policy=there('policy', config.sampler)) for seed in seeds],
       [folder('pm', size, count, half, seed) for seed in seeds])
   for policy, (size, count), seed in itertools.product(config.policies, judges, seeds):
-    tests = tuple(folder('pm', *judge, half, seed) for judge in judges for half in test_halves)
+    tests = tuple(folder('pm', other, count, half, seed)           # of as many comparisons
+                  for other in config.judges for half in test_halves)
     train_ppo.run(
       stage(config, 'ppo', seed=seed, model=section(config, 'model', name=policy),
             policy=there('policy', policy), test_models=tests,

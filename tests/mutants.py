@@ -101,6 +101,8 @@ TEACHER_FILE, TEST_TEACHER_FILE = 'data/teacher_file.py', 'data/test_teacher_fil
 TEACHER, TEST_TEACHER = 'run/teacher.py', 'run/test_teacher.py::test_'
 PM_STUDY, TEST_PM_STUDY = 'analysis/pm_study.py', 'analysis/test_pm_study.py::test_'
 FRONTIER, TEST_FRONTIER = 'analysis/frontier.py', 'analysis/test_frontier.py::test_'
+SEEDS_REPORT = 'analysis/seeds_report.py'
+TEST_SEEDS_REPORT = 'analysis/test_seeds_report.py::test_'
 SWEEPS, TEST_SWEEPS = 'analysis/sweeps.py', 'analysis/test_sweeps.py::test_'
 GENERATED, TEST_GENERATED = 'data/generated.py', 'data/test_generated.py::test_'
 TEST_CANDIDATES = 'rollout/test_candidates.py::test_'
@@ -659,8 +661,14 @@ MUTANTS = [
            TEST_ROBUSTNESS + 'a_cell_by_hand'),
     Mutant(ROBUSTNESS, 'min(r.gain_errors for r', 'max(r.gain_errors for r',
            TEST_ROBUSTNESS + 'a_cell_by_hand'),
-    Mutant(ROBUSTNESS, 'np.log([parameters(j) for j in judges])',
-           '([parameters(j) for j in judges])',
+    Mutant(ROBUSTNESS, 'in at.items() if n == count}', 'in at.items()}',
+           TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
+    Mutant(ROBUSTNESS, 'by_judge.setdefault((run.judge, run.comparisons), [])',
+           'by_judge.setdefault((run.judge, runs[0].comparisons), [])',
+           TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
+    Mutant(ROBUSTNESS, 'kl, seeds = min(r.kl', 'kl, seeds = max(r.kl',
+           TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
+    Mutant(ROBUSTNESS, 'np.log(list(sized))', '(list(sized))',
            TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
 
     Mutant(PM_SCORE, 'column_T[None] + 1, 0)', 'column_T[None], 0)',
@@ -1210,6 +1218,12 @@ MUTANTS = [
            TEST_SWEEPS + 'finished_runs_by_value_and_seed'),
     Mutant(SWEEPS, "if name not in (key, 'seed'):", "if name != key and 'ppo' not in name:",
            TEST_SWEEPS + 'nothing_and_two_sweeps_are_refused'),
+    Mutant(SEEDS_REPORT, "curve['kl'][early], curve['score'][early]", "curve['kl'], curve['score']",
+           TEST_SEEDS_REPORT + 'a_row_a_seed'),
+    Mutant(SEEDS_REPORT, "'peak': reward.max()", "'peak': reward[-1]",
+           TEST_SEEDS_REPORT + 'a_row_a_seed'),
+    Mutant(SEEDS_REPORT, "curve.get('true_reward', curve['score'])", "curve['score']",
+           TEST_SEEDS_REPORT + 'a_row_a_seed'),
     # symbols in a secret order, and intervals over seeds
     Mutant(SYMBOLS, 'np.divmod(symbol_N, LETTERS)', 'np.divmod(symbol_N, LETTERS)[::-1]',
            TEST_SYMBOLS + 'a_symbol_is_its_two_letters_four_times_and_the_end_of_context'),
