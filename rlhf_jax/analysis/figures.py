@@ -265,22 +265,34 @@ def lines(panels, x_label, y_label, marker='o', log=False, share_y=True):
 
 
 def elo(names, scores):
-  """Elo scores with 95% intervals, a row a player from the top; scores: {judge: (elo_N, stderr_N)},
-  one mark beside another where there are several judges."""
-  if not names or not scores:
+  """Elo scores with 95% intervals; scores: {judge: (elo_N, stderr_N)}, see `intervals`."""
+  return intervals(names, {judge: (elo_N, *(np.asarray(elo_N) + side * 1.96 * np.asarray(stderr_N)
+                                            for side in (-1, 1)))
+                           for judge, (elo_N, stderr_N) in scores.items()}, 'Elo')
+
+
+@style.styled
+def intervals(names, series, x_label, level=None):
+  """Means with their intervals, a row a name from the top; series: {what: (mean_N, low_N, high_N)},
+  one mark beside another where there are several. level: x of a line to compare with."""
+  if not names or not series:
     return None
-  figure, (axis,) = style.panels(1, width=6.4, height=0.9 + 0.45 * len(names))
+  apart = min(0.22, 0.7 / len(series))
+  figure, (axis,) = style.panels(1, width=6.4, height=0.9 + (0.25 + 0.1 * len(series)) * len(names))
   row_N = np.arange(len(names))[::-1]
-  for i, ((judge, (elo_N, stderr_N)), colour) in enumerate(zip(scores.items(), SERIES, strict=False)):
-    y_N = row_N + 0.22 * ((len(scores) - 1) / 2 - i)
-    half_N = 1.96 * np.asarray(stderr_N)
-    axis.hlines(y_N, elo_N - half_N, elo_N + half_N, color=colour, linewidth=1.3)
-    axis.plot(elo_N, y_N, color=colour, marker='o', markersize=5, linestyle='none', label=judge)
+  for i, (what, colour) in enumerate(zip(series, SERIES, strict=False)):
+    mean_N, low_N, high_N = series[what]
+    y_N = row_N + apart * ((len(series) - 1) / 2 - i)
+    axis.hlines(y_N, low_N, high_N, color=colour, linewidth=1.3)
+    axis.plot(mean_N, y_N, color=colour, marker='o', markersize=5, linestyle='none', label=what)
+  if level is not None:
+    axis.axvline(level, color=GREY, linewidth=1, zorder=1)
   axis.set_yticks(row_N, names, color=INK)
   axis.tick_params(axis='y', length=0)
   axis.grid(axis='y', visible=False)
-  axis.set_xlabel('Elo')
-  figure.legend(loc='outside upper left', frameon=False, ncols=len(scores), handletextpad=0.2)
+  axis.set_xlabel(x_label)
+  if len(series) > 1:
+    figure.legend(loc='outside upper left', frameon=False, ncols=len(series), handletextpad=0.2)
   return figure
 
 

@@ -212,6 +212,15 @@ def test_elo_draws_scores_with_their_intervals_from_the_top():
   assert figures.elo([], {}) is None
 
 
+def test_intervals_of_one_series_stand_on_their_rows():
+  figure = figures.intervals(['a', 'b'], {'': ([1, 2], [0, 1.5], [3, 2.5])}, 'x', level=0.5)
+  axis, = figure.axes
+  np.testing.assert_allclose(_line(axis, 2)[0], [[1, 1], [2, 0]])
+  np.testing.assert_allclose(axis.collections[0].get_segments()[1], [[1.5, 0], [2.5, 0]])
+  np.testing.assert_allclose(axis.lines[-1].get_xdata(), [0.5, 0.5])
+  assert not figure.legends
+
+
 def test_tension_draws_runs_side_by_side_and_a_line_a_share():
   share = [0.25, 0.25, 0.75]
   figure = figures.tension({'refused': (share, [0.4, 0.2, 0.1], [0.3, 0.1, 0], [0.5, 0.3, 0.2])},
