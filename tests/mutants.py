@@ -1211,6 +1211,8 @@ MUTANTS = [
            TEST_FIGURES + 'tension_draws_runs_side_by_side_and_a_line_a_share'),
     Mutant(TENSION, "np.mean([run.curve[name] for run in mine], axis=0)", 'mine[0].curve[name]',
            TEST_TENSION + 'ends_and_means_by_share'),
+    Mutant(COMPARISONS, '0 < config.data.comparisons < config.take', 'False',
+           'contracts/test_bad_input.py::test_a_study_is_refused_before_its_first_model'),
     # the folder of a sweep
     Mutant(SWEEPS, 'key=lambda run: (run.value, run.seed)', 'key=lambda run: run.seed',
            TEST_SWEEPS + 'finished_runs_by_value_and_seed'),
