@@ -84,10 +84,12 @@ def test_the_gap_at_equal_kl_and_its_slope_over_sizes(study):
   assert gap['slopes'] == {100: pytest.approx([-0.2 / 1.2164] * 3, rel=1e-4)}
   # 0.37 KL for micro, half of it for mini, the mean of the two in each seed
   assert gap['grew'] == pytest.approx([0.2775] * 3)
-  more = [r._replace(comparisons=800, score=r.score + 0.1 * r.kl) for r in runs if r.judge == 'mini']
+  more = [r._replace(comparisons=800, score=r.score + 0.1 * r.kl, kl=r.kl / 2)
+          for r in runs if r.judge == 'mini']
   both = robustness.gaps(runs + more)
-  assert both['at_kl']['mini', 800].mean == pytest.approx(0.6) and list(both['slopes']) == [100]
-  assert both['at_kl']['mini', 100].mean == pytest.approx(0.2)
+  assert both['kl'] == pytest.approx(2) and list(both['slopes']) == [100]
+  assert both['at_kl']['mini', 800].mean == pytest.approx(0.6)
+  assert both['at_kl']['mini', 100].mean == pytest.approx(0.1)
 
 
 def test_values_at_a_kl_lie_between_evaluations(study):
