@@ -1213,6 +1213,10 @@ MUTANTS = [
            TEST_TENSION + 'ends_and_means_by_share'),
     Mutant(COMPARISONS, '0 < config.data.comparisons < config.take', 'False',
            'contracts/test_bad_input.py::test_a_study_is_refused_before_its_first_model'),
+    Mutant(FIGURES, '(x[-1], y[-1]), (0, 6)', '(x[0], y[-1]), (0, 6)',
+           TEST_FIGURES + 'the_frontier_marks_where_each_setting_ends'),
+    Mutant(FIGURES, 'height=3.0, sharey=share_y', 'height=3.0, sharey=True',
+           TEST_FIGURES + 'lines_of_different_quantities_have_scales_of_their_own'),
     # the folder of a sweep
     Mutant(SWEEPS, 'key=lambda run: (run.value, run.seed)', 'key=lambda run: run.seed',
            TEST_SWEEPS + 'finished_runs_by_value_and_seed'),

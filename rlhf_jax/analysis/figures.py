@@ -264,6 +264,26 @@ def lines(panels, x_label, y_label, marker='o', log=False, share_y=True):
   return figure
 
 
+@style.styled
+def frontier(panels, x_label):
+  """Runs that start in one point and end apart, a panel a quantity; panels: title -> {setting: (x, y)}
+  in order of the settings, whose names stand at the ends, from dark to pale."""
+  panels = {title: runs for title, runs in panels.items() if runs}
+  if not panels:
+    return None
+  figure, axes = style.panels(len(panels), width=4.2, height=3.2)
+  for axis, (title, runs) in zip(axes, panels.items(), strict=True):
+    for (name, (x, y)), colour in zip(runs.items(), style.shades(len(runs)), strict=True):
+      axis.plot(x, y, color=colour, linewidth=1.2)
+      axis.plot(x[-1], y[-1], marker='o', markersize=5.5, color=colour, markeredgecolor='white',
+                markeredgewidth=0.8)
+      axis.annotate(name, (x[-1], y[-1]), (0, 6), textcoords='offset points', ha='center', color=INK,
+                    fontsize=8)
+    axis.set(title=title, xlabel=x_label)
+    axis.margins(y=0.12)
+  return figure
+
+
 def elo(names, scores):
   """Elo scores with 95% intervals; scores: {judge: (elo_N, stderr_N)}, see `intervals`."""
   return intervals(names, {judge: (elo_N, *(np.asarray(elo_N) + side * 1.96 * np.asarray(stderr_N)

@@ -55,6 +55,6 @@ def write(path, key):
     f'Reward against distance, by {SETTINGS[key]}', f'{len(runs)} PPO runs; {line}', [report.Section(
       'The frontier', paragraphs=['Against the square root of the KL to the initial policy, along each '
                                   'run; the first seed of each value.'],
-      figures=[(figures.lines(dict(_panels(runs)), '√KL (√nats)', '', share_y=False),
-                f'One line a {SETTINGS[key]}.')],
+      figures=[(figures.frontier(dict(_panels(runs)), '√KL (√nats)'),
+                f'One line a {SETTINGS[key]}, which stands at its end.')],
       table=table)]))
