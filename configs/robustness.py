@@ -1,7 +1,7 @@
 """Robustness of RLHF: policies of several sizes against preference models of several sizes.
 
   python -m experiments.robustness --config=configs/robustness.py --workdir=runs/robustness
-  :smoke  a minute on a CPU;  :overoptimisation  no KL penalty, 1,000 and 8,000 comparisons
+  :smoke  a minute on a CPU;  :overoptimisation  no KL penalty, judges of 1,000 and 8,000 comparisons
 --config.base=DIR takes language models and policies from another study's folder.
 Expected on 2 cores: 75 minutes, and 45 for :overoptimisation; docs/results.md has the numbers.
 """
@@ -35,7 +35,9 @@ def smoke(config):
 
 
 def overoptimisation(config):
-  """One policy against judges of three sizes and two amounts of data, far past the best point."""
-  config.update({'policies': ('mini',), 'comparisons': (1000, 8000), 'halves': ('',)})
+  """One policy against judges of three sizes and two amounts of data, far past the best point: of 2,000
+  and 16,000 comparisons a judge has half, and a model of the other half looks on."""
+  config.update({'policies': ('mini',), 'comparisons': (2000, 16_000), 'sampler': 'mini'})
+  config.ppo.update({'eval_every': 5})
   config.ppo.ppo.update({'kl_coef': 0.0, 'samples': 20_480})
   return config

@@ -10,7 +10,7 @@ above best-of-16; 70 seconds on 2 cores.
 from ml_collections import ConfigDict
 
 from configs import presets
-from rlhf_jax.analysis import frontier, tension_report
+from rlhf_jax.analysis import frontier, seeds_report, tension_report
 from rlhf_jax.run.config import variant
 
 
@@ -87,3 +87,6 @@ report_tension = tension_report.write
 def sweep_seeds():
   """Ten seeds in one compiled program: none may diverge."""
   return [{'group': 'seeds', 'seed': seed} for seed in range(10)]
+
+
+report_seeds = seeds_report.write

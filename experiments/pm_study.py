@@ -14,38 +14,49 @@ import pathlib
 from experiments import distill_context, pretrain_lm, train_pm
 from rlhf_jax.analysis import pm_study
 from rlhf_jax.core import rundir
-from rlhf_jax.run import build, worlds
+from rlhf_jax.models import sizes
+from rlhf_jax.run import build, comparisons, worlds
 from rlhf_jax.run.config import main, override, section, stage, to_dict
 
 
 def run(config, workdir):
   """Runs what is not done yet; returns the summary."""
+  folder, there = folders(workdir), folders(workdir, config.base)
+  names, groups = (*config.sizes, config.sampler), {}
+  for size, (name, changes) in itertools.product(config.sizes, config.points):
+    groups[size, name] = made = [
+      stage(config, 'pm', seed=seed, model=section(config, 'model', name=size), init=there('lm', size),
+            policy=there('policy', config.sampler)) for seed in range(config.seeds)]
+    for point, (key, value) in itertools.product(made, changes):
+      override(point, key, value)
   if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
-    check(config)
+    check(config, names, [point for made in groups.values() for point in made])
     pm_study.check(config.analysis)
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
-  folder, there = folders(workdir), folders(workdir, config.base)
-  language_models(config, config.sizes, there)
+  language_models(config, names, there)
   policies(config, (config.sampler,), there)
-  for size, (name, changes) in itertools.product(config.sizes, config.points):
-    made = [stage(config, 'pm', seed=seed, model=section(config, 'model', name=size),
-                  init=there('lm', size), policy=there('policy', config.sampler))
-            for seed in range(config.seeds)]
-    for point, (key, value) in itertools.product(made, changes):
-      override(point, key, value)
+  for (size, name), made in groups.items():
     train_pm.run_group(made, [folder('pm', size, name, seed) for seed in range(config.seeds)])
   summary = pm_study.write(workdir, config.analysis)
   rundir.mark_done(workdir)
   return summary
 
 
-def check(config):
-  """Refuses what a study over seeds cannot be run with."""
+def check(config, names, stages):
+  """Refuses what a study over seeds cannot be run with, before its first model is trained. names: of
+  the sizes; stages: configs of train_pm."""
   build.mesh(config)
   worlds.make(config.data)
+  for name in names:
+    sizes.config(name)
+  for point in stages:
+    comparisons.check(point)
   if config.seeds < 2:
     raise ValueError(f'config.seeds={config.seeds} gives no interval: use 2 or more')
+  if config.base and not pathlib.Path(config.base).is_dir():
+    raise FileNotFoundError(f'config.base={config.base} is no folder: name that of a study, or leave '
+                            'it out to train its models here')
 
 
 def folders(workdir, base=''):
@@ -58,17 +69,17 @@ def folders(workdir, base=''):
   return folder
 
 
-def language_models(config, sizes, folder):
+def language_models(config, names, folder):
   """Pretrains a language model of each size that is not there yet."""
-  for size in dict.fromkeys(sizes):
+  for size in dict.fromkeys(names):
     if not rundir.is_done(folder('lm', size)):
       pretrain_lm.run(stage(config, 'lm', model=section(config, 'model', name=size)),
                       folder('lm', size))
 
 
-def policies(config, sizes, folder):
+def policies(config, names, folder):
   """Distils the context into the language model of each size that has no policy yet."""
-  for size in dict.fromkeys(sizes):
+  for size in dict.fromkeys(names):
     if not rundir.is_done(folder('policy', size)):
       distill_context.run(stage(config, 'policy', model=section(config, 'model', name=size),
                                 teacher=folder('lm', size), init=folder('lm', size)),

@@ -17,24 +17,27 @@ from rlhf_jax.run.config import main, section, stage, to_dict
 
 def run(config, workdir):
   """Runs what is not done yet; returns the summary."""
-  if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
-    pm_study.check(config)
-  if rundir.open_run(workdir, to_dict(config)) == 'done':
-    return rundir.read_summary(workdir)
   seeds, (train_half, *test_halves) = range(config.seeds), config.halves
-
   folder, there = pm_study.folders(workdir), pm_study.folders(workdir, config.base)
-  pm_study.language_models(config, (*config.policies, *config.judges, config.sampler), there)
-  pm_study.policies(config, (*config.policies, config.sampler), there)
+  names, groups = (*config.policies, *config.judges, config.sampler), {}
   judges = list(itertools.product(config.judges, config.comparisons))
   for (size, count), half in itertools.product(judges, config.halves):
     data = section(config, 'data', comparisons=count)
-    train_pm.run_group(
-      [stage(config, 'pm', seed=seed, model=section(config, 'model', name=size), data=data, half=half,
-             init=there('lm', size), policy=there('policy', config.sampler)) for seed in seeds],
-      [folder('pm', size, count, half, seed) for seed in seeds])
+    groups[size, count, half] = [
+      stage(config, 'pm', seed=seed, model=section(config, 'model', name=size), data=data, half=half,
+            init=there('lm', size), policy=there('policy', config.sampler)) for seed in seeds]
+  if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
+    pm_study.check(config, names, [point for made in groups.values() for point in made])
+  if rundir.open_run(workdir, to_dict(config)) == 'done':
+    return rundir.read_summary(workdir)
+
+  pm_study.language_models(config, names, there)
+  pm_study.policies(config, (*config.policies, config.sampler), there)
+  for name, made in groups.items():
+    train_pm.run_group(made, [folder('pm', *name, seed) for seed in seeds])
   for policy, (size, count), seed in itertools.product(config.policies, judges, seeds):
-    tests = tuple(folder('pm', *judge, half, seed) for judge in judges for half in test_halves)
+    tests = tuple(folder('pm', other, count, half, seed)           # of as many comparisons
+                  for other in config.judges for half in test_halves)
     train_ppo.run(
       stage(config, 'ppo', seed=seed, model=section(config, 'model', name=policy),
             policy=there('policy', policy), test_models=tests,

@@ -102,6 +102,9 @@ TEACHER_FILE, TEST_TEACHER_FILE = 'data/teacher_file.py', 'data/test_teacher_fil
 TEACHER, TEST_TEACHER = 'run/teacher.py', 'run/test_teacher.py::test_'
 PM_STUDY, TEST_PM_STUDY = 'analysis/pm_study.py', 'analysis/test_pm_study.py::test_'
 FRONTIER, TEST_FRONTIER = 'analysis/frontier.py', 'analysis/test_frontier.py::test_'
+SEEDS_REPORT = 'analysis/seeds_report.py'
+TEST_SEEDS_REPORT = 'analysis/test_seeds_report.py::test_'
+SWEEPS, TEST_SWEEPS = 'analysis/sweeps.py', 'analysis/test_sweeps.py::test_'
 GENERATED, TEST_GENERATED = 'data/generated.py', 'data/test_generated.py::test_'
 TEST_CANDIDATES = 'rollout/test_candidates.py::test_'
 TEST_PROCESSES = 'contracts/test_processes.py::test_'
@@ -661,8 +664,14 @@ MUTANTS = [
            TEST_ROBUSTNESS + 'a_cell_by_hand'),
     Mutant(ROBUSTNESS, 'min(r.gain_errors for r', 'max(r.gain_errors for r',
            TEST_ROBUSTNESS + 'a_cell_by_hand'),
-    Mutant(ROBUSTNESS, 'np.log([parameters(j) for j in judges])',
-           '([parameters(j) for j in judges])',
+    Mutant(ROBUSTNESS, 'in at.items() if n == count}', 'in at.items()}',
+           TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
+    Mutant(ROBUSTNESS, 'by_judge.setdefault((run.judge, run.comparisons), [])',
+           'by_judge.setdefault((run.judge, runs[0].comparisons), [])',
+           TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
+    Mutant(ROBUSTNESS, 'kl, seeds = min(r.kl', 'kl, seeds = max(r.kl',
+           TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
+    Mutant(ROBUSTNESS, 'np.log(list(sized))', '(list(sized))',
            TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
 
     Mutant(PM_SCORE, 'column_T[None] + 1, 0)', 'column_T[None], 0)',
@@ -1098,8 +1107,8 @@ MUTANTS = [
     Mutant(RUNDIR, 'sort_keys=True).encode()',
            'sort_keys=False).encode()',
            TEST_RUNDIR + 'the_hash_ignores_the_order_of_keys_and_nothing_else'),
-    Mutant(RUNDIR, 'if there.get(key) != here.get(key):',
-           'if key in here and there.get(key) != here[key]:',
+    Mutant(RUNDIR, "if one.get(key) != other.get(key)]",
+           "if key in other and one.get(key) != other[key]]",
            TEST_RUNDIR + 'another_config_is_refused_by_its_first_key_and_nothing_changes'),
     Mutant(FITS, 'return linear(np.sqrt(_kl(kl)), reward)',
            'return linear(_kl(kl), reward)',
@@ -1246,16 +1255,33 @@ MUTANTS = [
            TEST_CHECKPOINT + 'parameters_alone_and_a_part_of_them'),
     Mutant(CHECKPOINT, 'step = newest if step is None else step', 'step = newest',
            TEST_CHECKPOINT + 'parameters_of_an_earlier_checkpoint'),
-    Mutant(FIGURES, '((len(scores) - 1) / 2 - i)', '(i - (len(scores) - 1) / 2)',
+    Mutant(FIGURES, '((len(series) - 1) / 2 - i)', '(i - (len(series) - 1) / 2)',
            TEST_FIGURES + 'elo_draws_scores_with_their_intervals_from_the_top'),
-    Mutant(FIGURES, 'half_N = 1.96 * np', 'half_N = np',
+    Mutant(FIGURES, 'side * 1.96 * np', 'side * np',
            TEST_FIGURES + 'elo_draws_scores_with_their_intervals_from_the_top'),
     Mutant(FIGURES, '(here.sum() - 1) / 2)', 'here.sum() / 2)',
            TEST_FIGURES + 'tension_draws_runs_side_by_side_and_a_line_a_share'),
-    Mutant(TENSION, "key=lambda run: (run['share'], run['seed'])", "key=lambda run: run['seed']",
-           TEST_TENSION + 'finished_runs_in_order'),
-    Mutant(TENSION, "mine = [run for run in runs if run['share'] == share]", 'mine = runs',
-           TEST_TENSION + 'finished_runs_in_order'),
+    Mutant(TENSION, "np.mean([run.curve[name] for run in mine], axis=0)", 'mine[0].curve[name]',
+           TEST_TENSION + 'ends_and_means_by_share'),
+    Mutant(COMPARISONS, '0 < config.data.comparisons < config.take', 'False',
+           'contracts/test_bad_input.py::test_a_study_is_refused_before_its_first_model'),
+    Mutant(FIGURES, '(x[-1], y[-1]), (0, 6)', '(x[0], y[-1]), (0, 6)',
+           TEST_FIGURES + 'the_frontier_marks_where_each_setting_ends'),
+    Mutant(FIGURES, 'height=3.0, sharey=share_y', 'height=3.0, sharey=True',
+           TEST_FIGURES + 'lines_of_different_quantities_have_scales_of_their_own'),
+    # the folder of a sweep
+    Mutant(SWEEPS, 'key=lambda run: (run.value, run.seed)', 'key=lambda run: run.seed',
+           TEST_SWEEPS + 'finished_runs_by_value_and_seed'),
+    Mutant(SWEEPS, 'found.setdefault(run.value, [])', 'found.setdefault(runs[0].value, [])',
+           TEST_SWEEPS + 'finished_runs_by_value_and_seed'),
+    Mutant(SWEEPS, "if name not in (key, 'seed'):", "if name != key and 'ppo' not in name:",
+           TEST_SWEEPS + 'nothing_and_two_sweeps_are_refused'),
+    Mutant(SEEDS_REPORT, "curve['kl'][early], curve['score'][early]", "curve['kl'], curve['score']",
+           TEST_SEEDS_REPORT + 'a_row_a_seed'),
+    Mutant(SEEDS_REPORT, "'peak': reward.max()", "'peak': reward[-1]",
+           TEST_SEEDS_REPORT + 'a_row_a_seed'),
+    Mutant(SEEDS_REPORT, "curve.get('true_reward', curve['score'])", "curve['score']",
+           TEST_SEEDS_REPORT + 'a_row_a_seed'),
     # symbols in a secret order, and intervals over seeds
     Mutant(SYMBOLS, 'np.divmod(symbol_N, LETTERS)', 'np.divmod(symbol_N, LETTERS)[::-1]',
            TEST_SYMBOLS + 'a_symbol_is_its_two_letters_four_times_and_the_end_of_context'),
@@ -1348,7 +1374,7 @@ MUTANTS = [
            TEST_PM_STUDY + 'ablations_are_paired_with_the_first_point'),
     Mutant(FRONTIER, '(steps < 0).all()', '(steps < 0).any()',
            TEST_FRONTIER + 'order_is_that_of_means_over_seeds'),
-    Mutant(FRONTIER, "int(np.argmax(run['eval/true_reward']))", "int(np.argmax(run['eval/score']))",
+    Mutant(FRONTIER, "int(np.argmax(curve['true_reward']))", "int(np.argmax(curve['score']))",
            TEST_FRONTIER + 'runs_end_in_order_and_peak_where_the_truth_does'),
     Mutant(GENERATED, 'if end else None', 'if end else text',
            TEST_GENERATED + 'queries_go_into_the_context_and_out_of_the_text'),

@@ -243,15 +243,15 @@ def training(x, panels, x_label='samples'):
 
 
 @style.styled
-def lines(panels, x_label, y_label, marker='o', log=False):
-  """Panels side by side on one scale; panels: title -> {line name: (x, y)} or (x, y, low, high), the
-  last two a band. A name has one colour throughout. log: x is logarithmic."""
+def lines(panels, x_label, y_label, marker='o', log=False, share_y=True):
+  """Panels side by side, on one scale unless share_y is False; panels: title -> {line name: (x, y)} or
+  (x, y, low, high), the last two a band. A name has one colour throughout. log: x is logarithmic."""
   panels = {title: named for title, named in panels.items() if named}
   if not panels:
     return None
   names = list(dict.fromkeys(name for named in panels.values() for name in named))
   colours = dict(zip(names, itertools.cycle(SERIES), strict=False))
-  figure, axes = style.panels(len(panels), width=3.5, height=3.0, sharey=True)
+  figure, axes = style.panels(len(panels), width=3.5, height=3.0, sharey=share_y)
   for axis, (title, named) in zip(axes, panels.items(), strict=True):
     for name, (x, y, *band) in named.items():
       axis.plot(x, y, color=colours[name], marker=marker, markersize=3, linewidth=1.2)
@@ -264,23 +264,55 @@ def lines(panels, x_label, y_label, marker='o', log=False):
   return figure
 
 
-def elo(names, scores):
-  """Elo scores with 95% intervals, a row a player from the top; scores: {judge: (elo_N, stderr_N)},
-  one mark beside another where there are several judges."""
-  if not names or not scores:
+@style.styled
+def frontier(panels, x_label):
+  """Runs that start in one point and end apart, a panel a quantity; panels: title -> {setting: (x, y)}
+  in order of the settings, whose names stand at the ends, from dark to pale."""
+  panels = {title: runs for title, runs in panels.items() if runs}
+  if not panels:
     return None
-  figure, (axis,) = style.panels(1, width=6.4, height=0.9 + 0.45 * len(names))
+  figure, axes = style.panels(len(panels), width=4.2, height=3.2)
+  for axis, (title, runs) in zip(axes, panels.items(), strict=True):
+    for (name, (x, y)), colour in zip(runs.items(), style.shades(len(runs)), strict=True):
+      axis.plot(x, y, color=colour, linewidth=1.2)
+      axis.plot(x[-1], y[-1], marker='o', markersize=5.5, color=colour, markeredgecolor='white',
+                markeredgewidth=0.8)
+      axis.annotate(name, (x[-1], y[-1]), (0, 6), textcoords='offset points', ha='center', color=INK,
+                    fontsize=8)
+    axis.set(title=title, xlabel=x_label)
+    axis.margins(y=0.12)
+  return figure
+
+
+def elo(names, scores):
+  """Elo scores with 95% intervals; scores: {judge: (elo_N, stderr_N)}, see `intervals`."""
+  return intervals(names, {judge: (elo_N, *(np.asarray(elo_N) + side * 1.96 * np.asarray(stderr_N)
+                                            for side in (-1, 1)))
+                           for judge, (elo_N, stderr_N) in scores.items()}, 'Elo')
+
+
+@style.styled
+def intervals(names, series, x_label, level=None):
+  """Means with their intervals, a row a name from the top; series: {what: (mean_N, low_N, high_N)},
+  one mark beside another where there are several. level: x of a line to compare with."""
+  if not names or not series:
+    return None
+  apart = min(0.22, 0.7 / len(series))
+  figure, (axis,) = style.panels(1, width=6.4, height=0.9 + (0.25 + 0.1 * len(series)) * len(names))
   row_N = np.arange(len(names))[::-1]
-  for i, ((judge, (elo_N, stderr_N)), colour) in enumerate(zip(scores.items(), SERIES, strict=False)):
-    y_N = row_N + 0.22 * ((len(scores) - 1) / 2 - i)
-    half_N = 1.96 * np.asarray(stderr_N)
-    axis.hlines(y_N, elo_N - half_N, elo_N + half_N, color=colour, linewidth=1.3)
-    axis.plot(elo_N, y_N, color=colour, marker='o', markersize=5, linestyle='none', label=judge)
+  for i, (what, colour) in enumerate(zip(series, SERIES, strict=False)):
+    mean_N, low_N, high_N = series[what]
+    y_N = row_N + apart * ((len(series) - 1) / 2 - i)
+    axis.hlines(y_N, low_N, high_N, color=colour, linewidth=1.3)
+    axis.plot(mean_N, y_N, color=colour, marker='o', markersize=5, linestyle='none', label=what)
+  if level is not None:
+    axis.axvline(level, color=GREY, linewidth=1, zorder=1)
   axis.set_yticks(row_N, names, color=INK)
   axis.tick_params(axis='y', length=0)
   axis.grid(axis='y', visible=False)
-  axis.set_xlabel('Elo')
-  figure.legend(loc='outside upper left', frameon=False, ncols=len(scores), handletextpad=0.2)
+  axis.set_xlabel(x_label)
+  if len(series) > 1:
+    figure.legend(loc='outside upper left', frameon=False, ncols=len(series), handletextpad=0.2)
   return figure
 
 

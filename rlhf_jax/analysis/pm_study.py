@@ -186,8 +186,14 @@ def _ablations(runs):
     rows.append({'size': size, 'setting': point, 'accuracy': text(accuracy),
                  'of the ceiling': share and text(share),
                  'against the first': text(changed) if found is not default else None})
+  drawn, settings = {}, list(dict.fromkeys(row['setting'] for row in numbers))
+  for row in numbers:
+    drawn.setdefault(row['size'], []).append(row['against the first'])
+  figure = figures.intervals(settings, {size: np.array(found).T for size, found in drawn.items()},
+                             f'test accuracy less that of “{settings[0]}”', level=0)
   return {'cells': numbers}, rows, [report.Section('One setting after another', paragraphs=[
-    'Test accuracy and its paired difference to the first row, 95% over seeds.'], table=rows)]
+    'Test accuracy and its paired difference to the first row, 95% over seeds.'], figures=[
+      (figure if len(settings) > 1 else None, 'Paired over seeds.')], table=rows)]
 
 
 def _skills(runs):
@@ -197,8 +203,14 @@ def _skills(runs):
     for (size, point), found in cells(runs).items()]
   rows = [{key: value if isinstance(value, str) else text(value) for key, value in row.items()}
           for row in numbers]
+  kinds = list(runs[0].subsets)
+  drawn = [(figures.intervals(kinds, {
+    row['trained on']: np.array([row[kind] for kind in kinds]).T
+    for row in numbers if row['size'] == size}, f'test accuracy, {size} models', level=0.5),
+    'By kind of request; one mark a training set, the line is chance.')
+    for size in dict.fromkeys(row['size'] for row in numbers)]
   return {'cells': numbers}, rows, [report.Section('Specialists and the mixture', paragraphs=[
-    'Test accuracy by kind of request, 95% over seeds.'], table=rows)]
+    'Test accuracy by kind of request, 95% over seeds.'], figures=drawn, table=rows)]
 
 
 _KINDS = {

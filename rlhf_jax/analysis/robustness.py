@@ -117,22 +117,31 @@ def at_kl(run, values, kl):
   return float(np.interp(np.sqrt(kl), np.sqrt(np.maximum(run.kl[order], 0)), values[order]))
 
 
-def gap_by_judge(runs):
-  """(KL, {judge: (mean, low, high)} of the gap at that KL, the same of its slope in ln parameters).
+def gaps(runs):
+  """What the gap between judge and test model does, over the runs that have one.
 
-  The KL is the largest that all runs reach. Policies are averaged within a seed; seeds give the
-  intervals. A slope below 0 says that larger preference models are more robust.
+  {'kl': the largest KL that all of them reach; 'at_kl': {(judge, comparisons): Interval of the gap
+  there}; 'slopes': {comparisons: Interval of its slope in ln(parameters)}, below 0 where larger
+  preference models are more robust; 'grew': Interval of `growth`; 'grew_in': the share of runs it is
+  above 0 in}. Runs are averaged within a seed; seeds give the intervals.
   """
   runs = [r for r in runs if r.gap is not None]
-  kl = min(r.kl.max() for r in runs)
-  judges, seeds = (list(dict.fromkeys(getattr(r, name) for r in runs)) for name in ('judge', 'seed'))
-  gap_JS = np.array([[np.mean([at_kl(r, r.gap, kl) for r in runs if (r.judge, r.seed) == (j, s)])
-                      for s in seeds] for j in judges])
-  slope = None
-  if len(judges) > 1:
-    x = np.log([parameters(j) for j in judges])
-    slope = interval(np.polyfit(x, gap_JS, 1)[0])
-  return kl, dict(zip(judges, map(interval, gap_JS), strict=True)), slope
+  kl, seeds = min(r.kl.max() for r in runs), list(dict.fromkeys(r.seed for r in runs))
+  def of_seeds(value, mine):
+    return np.array([np.mean([value(r) for r in mine if r.seed == seed]) for seed in seeds])
+  by_judge = {}
+  for run in runs:
+    by_judge.setdefault((run.judge, run.comparisons), []).append(run)
+  at = {key: of_seeds(lambda r: at_kl(r, r.gap, kl), mine) for key, mine in by_judge.items()}
+  slope = {}
+  for count in dict.fromkeys(count for _, count in at):
+    sized = {parameters(judge): gap_S for (judge, n), gap_S in at.items() if n == count}
+    if len(sized) > 1:
+      slope[count] = interval(np.polyfit(np.log(list(sized)), np.stack(list(sized.values())), 1)[0])
+  grew = [growth(r.gap) for r in runs]
+  return {'kl': kl, 'at_kl': {key: interval(gap_S) for key, gap_S in at.items()}, 'slopes': slope,
+          'grew': interval(of_seeds(lambda r: growth(r.gap), runs)),
+          'grew_in': float(np.mean(np.array(grew) > 0))}
 
 
 def slopes(runs, judge):
@@ -182,8 +191,9 @@ def write(path):
   sections = [report.Section('In numbers', paragraphs=[
     'One row a pair of sizes, over seeds. The law is fitted to the mean curve of the seeds, up to half '
     'of the gain in score.'], table=laws), report.Section('Where it parts and turns', paragraphs=[
-    'The gap is the judge\'s score less that of the test model of its size. Intervals are Student\'s '
-    'over seeds.'], table=turns), *answers, *_sections(runs, largest)]
+    'The gap is the judge\'s score less that of the test model of its size; comparisons are those of '
+    'both halves together. Intervals are Student\'s over seeds.'], table=turns), *answers,
+    *_sections(runs, largest)]
   report.write(pathlib.Path(path) / 'report.html', report.html(
     'Robustness of preference models and policies', f'{len(runs)} policies', sections))
   return {'cells': rows} | found
@@ -201,25 +211,30 @@ def _questions(runs, largest):
       f'sizes: p = {p:.3f}.'], table=[{'policy': policy, 'slope': text(value)}
                                       for policy, value in by_policy.items()]))
   if any(r.gap is not None for r in runs):
-    kl, gaps, slope = gap_by_judge(runs)
-    grew = float(np.mean([growth(r.gap) > 0 for r in runs if r.gap is not None]))
-    found['gap'] = {'kl': kl, 'by_judge': gaps, 'slope': slope, 'grew_in': grew}
+    gap = gaps(runs)
+    table = [{'judge': judge, 'comparisons': count, 'gap': text(value)}
+             for (judge, count), value in gap['at_kl'].items()]
+    found['gap'] = gap | {'at_kl': [row | {'gap': value} for row, value in
+                                    zip(table, gap['at_kl'].values(), strict=True)]}
     sections.append(report.Section('Are larger preference models more robust?', paragraphs=[
-      f'The gap between judge and test model at {kl:.2f} nats, the largest KL that all runs reach; it '
-      f'grew in {grew:.0%} of the runs.' + ('' if slope is None else
-        f' Its slope in ln(parameters) is {text(slope)}: below 0, larger is more robust.')],
-      table=[{'judge': judge, 'gap': text(value)} for judge, value in gaps.items()]))
+      f'The gap between judge and test model grew by {text(gap["grew"])} from the first tenth of the '
+      f'training to the last, and in {gap["grew_in"]:.0%} of the runs. The table has it at '
+      f'{gap["kl"]:.2f} nats, the largest KL that all runs reach.',
+      *(f'Its slope in ln(parameters) with {count:,} comparisons is {text(value)}: below 0, larger is '
+        'more robust.' for count, value in gap['slopes'].items())], table=table))
   return found, sections
 
 
 def _sections(runs, largest):
   tested = [r for r in runs if r.gap is not None]
   if tested:
+    several = len({r.policy for r in tested}) > 1
     yield report.Section('Train and test preference model', figures=[
       (figures.lines(_by_judge(tested), '√KL (√nats)', 'score, mean removed'),
        'The model that is trained against and the model of the same size from the other half of the '
        'comparisons; means over policies and seeds.'),
-      (figures.lines(_sets(tested, largest), '√KL (√nats)', f'score of the {largest} test model'),
+      (figures.lines(_sets(tested, largest), '√KL (√nats)', f'score of the {largest} test model')
+       if several else None,
        'One line a policy size. Left: all trained against the largest model; right: against a model of '
        'their own size.')])
   if all(r.true_reward is not None for r in runs):
@@ -234,9 +249,9 @@ def _mean_curve(runs, values):
 
 def _by_judge(runs):
   panels = {}
-  for judge in dict.fromkeys(r.judge for r in runs):
-    mine = [r for r in runs if r.judge == judge]
-    panels[f'{judge} preference models'] = {
+  for judge, count in dict.fromkeys((r.judge, r.comparisons) for r in runs):
+    mine = [r for r in runs if (r.judge, r.comparisons) == (judge, count)]
+    panels[f'{judge}, {count:,} comparisons'] = {
       'train': _mean_curve(mine, lambda r: r.score),
       'test': _mean_curve(mine, lambda r: r.tests[r.judge])}
   return panels

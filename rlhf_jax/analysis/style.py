@@ -44,6 +44,12 @@ def panels(count, columns=3, width=3.1, height=2.5, **options):
   return figure, list(axes[:count])
 
 
+def shades(count):
+  """Colours of `count` ordered settings, from dark to pale."""
+  dark, pale = np.array([[0x08, 0x30, 0x6b], [0x7f, 0xc4, 0xe8]]) / 255
+  return [tuple(dark + (pale - dark) * share) for share in np.linspace(0, 1, count)]
+
+
 def thousands(axis):
   """Tick labels 20k and 1.5M, and few of them."""
   axis.xaxis.set_major_formatter(EngFormatter(sep=''))

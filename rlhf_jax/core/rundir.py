@@ -35,18 +35,23 @@ def open_run(path, config):
   if not (path / 'config.json').exists():
     raise ValueError(f'{path} is not empty and has no config.json, so it is not a run: '
                      'name another folder')
-  there, here = _flat(read_config(path)), _flat(json.loads(text))
-  for key in sorted(there.keys() | here.keys()):
-    if there.get(key) != here.get(key):
-      raise ValueError(f'{path} holds a run of another config: {key} is '
-                       f'{there.get(key, "absent")} there and {here.get(key, "absent")} here; '
-                       'set it back to resume that run, or name another folder')
+  for key, there, here in differences(read_config(path), json.loads(text)):
+    raise ValueError(f'{path} holds a run of another config: {key} is {there} there and {here} here; '
+                     'set it back to resume that run, or name another folder')
   return 'done' if is_done(path) else 'resume'
 
 
 def config_hash(config):
   """Ten hexadecimal digits that name a resolved config, whatever the order of its keys."""
   return hashlib.sha256(_config_text(config, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def differences(one, other):
+  """[(dotted key, its value in `one`, in `other`)] of the settings that differ between two configs as
+  JSON has them, the values as JSON or 'absent'."""
+  one, other = _flat(one), _flat(other)
+  return [(key, one.get(key, 'absent'), other.get(key, 'absent'))
+          for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
 
 
 def read_config(path):

@@ -51,6 +51,9 @@ def check(config):
   if config.best_of < 1 or (config.best_of > 1 and not (config.policy and config.judge)):
     raise ValueError(f'config.best_of={config.best_of} takes config.policy, whose samples they are, '
                      'and config.judge, the preference model that chooses: name both, or set it to 1')
+  if config.take and 0 < config.data.comparisons < config.take:
+    raise ValueError(f'config.take={config.take} of config.data.comparisons={config.data.comparisons} '
+                     'training comparisons: take less, or ask for more')
   if config.harmful_weight < 0:
     raise ValueError(f'config.harmful_weight={config.harmful_weight}: a weight is 0 or more')
 

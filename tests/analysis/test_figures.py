@@ -2,6 +2,7 @@
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -210,6 +211,32 @@ def test_elo_draws_scores_with_their_intervals_from_the_top():
   np.testing.assert_allclose(bars[1][1][:, 0], [80 - 39.2, 80 + 39.2])
   assert [text.get_text() for text in figure.legends[0].get_texts()] == ['pm', 'worker']
   assert figures.elo([], {}) is None
+
+
+def test_the_frontier_marks_where_each_setting_ends():
+  runs = {'0': ([0, 2], [1, 5]), '0.1': ([0, 1], [1, 3])}
+  figure = figures.frontier({'score': runs, 'gone': {}}, 'x')
+  axis, = figure.axes
+  np.testing.assert_allclose([line.get_xydata()[-1] for line in axis.lines],
+                             [[2, 5], [2, 5], [1, 3], [1, 3]])
+  assert [(text.get_text(), text.xy) for text in axis.texts] == [('0', (2, 5)), ('0.1', (1, 3))]
+  dark, pale = (np.sum(matplotlib.colors.to_rgb(axis.lines[i].get_color())) for i in (0, 2))
+  assert dark < 1 < pale
+
+
+def test_lines_of_different_quantities_have_scales_of_their_own():
+  panels = {'a': {'': ([0, 1], [0, 1])}, 'b': {'': ([0, 1], [0, 100])}}
+  assert figures.lines(panels, 'x', '', share_y=False).axes[0].get_ylim()[1] < 2
+  assert figures.lines(panels, 'x', '').axes[0].get_ylim()[1] > 99
+
+
+def test_intervals_of_one_series_stand_on_their_rows():
+  figure = figures.intervals(['a', 'b'], {'': ([1, 2], [0, 1.5], [3, 2.5])}, 'x', level=0.5)
+  axis, = figure.axes
+  np.testing.assert_allclose(_line(axis, 2)[0], [[1, 1], [2, 0]])
+  np.testing.assert_allclose(axis.collections[0].get_segments()[1], [[1.5, 0], [2.5, 0]])
+  np.testing.assert_allclose(axis.lines[-1].get_xdata(), [0.5, 0.5])
+  assert not figure.legends
 
 
 def test_tension_draws_runs_side_by_side_and_a_line_a_share():

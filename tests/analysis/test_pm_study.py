@@ -98,6 +98,7 @@ def test_ablations_are_paired_with_the_first_point(tmp_path):
   assert first['against the first'].mean == 0 and first['of the ceiling'] is None
   assert second['against the first'].mean == pytest.approx(-0.01)
   assert second['against the first'].high == pytest.approx(-0.01)       # what seeds share drops out
+  assert (tmp_path / 'report.html').read_text().count('<img') == 1
 
 
 def test_skills_are_read_by_kind_of_comparison(tmp_path):
@@ -108,6 +109,7 @@ def test_skills_are_read_by_kind_of_comparison(tmp_path):
   both, only = pm_study.write(tmp_path, 'skills')['cells']
   assert (both['trained on'], only['trained on']) == ('both', 'sort-only')
   assert both['sort'].mean == pytest.approx(0.71) and only['copy'].mean == pytest.approx(0.71)
+  assert (tmp_path / 'report.html').read_text().count('<img') == 1      # of the one size
 
 
 def test_what_is_not_there_is_said(tmp_path):

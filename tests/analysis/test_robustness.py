@@ -75,11 +75,21 @@ def test_a_cell_by_hand(study):
 
 
 def test_the_gap_at_equal_kl_and_its_slope_over_sizes(study):
-  kl, gaps, slope = robustness.gap_by_judge(robustness.read(study))
-  assert kl == pytest.approx(4)
-  assert gaps['micro'] == pytest.approx((0.4, 0.4, 0.4)) and gaps['mini'][0] == pytest.approx(0.2)
+  runs = robustness.read(study)
+  gap = robustness.gaps(runs)
+  assert gap['kl'] == pytest.approx(4) and gap['grew_in'] == 1
+  assert gap['at_kl']['micro', 100] == pytest.approx((0.4, 0.4, 0.4))
+  assert gap['at_kl']['mini', 100].mean == pytest.approx(0.2)
   # 98,304 and 331,776 parameters: ln of their ratio is 1.2164.
-  assert slope == pytest.approx([-0.2 / 1.2164] * 3, rel=1e-4)
+  assert gap['slopes'] == {100: pytest.approx([-0.2 / 1.2164] * 3, rel=1e-4)}
+  # 0.37 KL for micro, half of it for mini, the mean of the two in each seed
+  assert gap['grew'] == pytest.approx([0.2775] * 3)
+  more = [r._replace(comparisons=800, score=r.score + 0.1 * r.kl, kl=r.kl / 2)
+          for r in runs if r.judge == 'mini']
+  both = robustness.gaps(runs + more)
+  assert both['kl'] == pytest.approx(2) and list(both['slopes']) == [100]
+  assert both['at_kl']['mini', 800].mean == pytest.approx(0.6)
+  assert both['at_kl']['mini', 100].mean == pytest.approx(0.1)
 
 
 def test_values_at_a_kl_lie_between_evaluations(study):

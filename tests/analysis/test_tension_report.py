@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from rlhf_jax.analysis import tension_report
+from rlhf_jax.analysis import sweeps, tension_report
 from rlhf_jax.core import rundir
 
 RUNS = [(0.75, 0, 0.10), (0.25, 1, 0.40), (0.25, 0, 0.20)]           # share, seed, refusals at the end
@@ -25,9 +25,8 @@ def folder(tmp_path):
   return tmp_path
 
 
-def test_finished_runs_in_order(folder):
-  runs = tension_report.read(folder)
-  assert [(run['share'], run['seed']) for run in runs] == [(0.25, 0), (0.25, 1), (0.75, 0)]
+def test_ends_and_means_by_share(folder):
+  runs = sweeps.read(folder, 'ppo.helpful_share')
   np.testing.assert_allclose(tension_report.ends(runs, 'refusal_benign'), [
     [0.25, 0.25, 0.75], [0.2, 0.4, 0.1], [0.15, 0.35, 0.05], [0.3, 0.5, 0.2]])
   curves = tension_report.mean_curves(runs, 'score_helpful')
@@ -37,7 +36,7 @@ def test_finished_runs_in_order(folder):
 
 
 def test_the_table_is_of_means_and_spreads(folder):
-  low, high = tension_report.table(tension_report.read(folder))
+  low, high = tension_report.table(sweeps.read(folder, 'ppo.helpful_share'))
   assert low['helpful share'] == 0.25 and low['runs'] == 2 and high['runs'] == 1
   assert low['refusal_benign'] == pytest.approx(0.3)
   assert low['refusal_benign, sd'] == pytest.approx(0.1 * np.sqrt(2))
@@ -45,10 +44,7 @@ def test_the_table_is_of_means_and_spreads(folder):
   assert high['refusal_benign'] == pytest.approx(0.1) and 'refusal_benign, sd' not in high
 
 
-def test_the_page_is_written_and_an_empty_folder_is_refused(folder, tmp_path):
+def test_the_page_is_written(folder):
   tension_report.write(folder)
   page = (folder / 'report.html').read_text()
   assert page.count('data:image/') == 1 and '0.141' in page and '3 PPO runs' in page
-  (tmp_path / 'none').mkdir()
-  with pytest.raises(FileNotFoundError, match='none holds no finished run: run the sweep first'):
-    tension_report.write(tmp_path / 'none')

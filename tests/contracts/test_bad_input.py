@@ -198,3 +198,15 @@ def test_a_run_without_its_summary_says_so(tmp_path):
   (tmp_path / 'config.json').write_text('{}')
   with pytest.raises(FileNotFoundError, match='summary.json does not exist: the run has not got'):
     rundir.read_summary(tmp_path)
+
+
+def test_a_study_is_refused_before_its_first_model(refused, tmp_path):
+  for name, setting, says in (
+    ('pm_study:smoke', "sizes=('nano',)", "model size 'nano' is unknown: use one of micro"),
+    ('pm_study:smoke', 'pm.take=300', 'config.take=300 of config.data.comparisons=256'),
+    ('pm_study:smoke', f'base={tmp_path}/nowhere', 'nowhere is no folder: name that of a study'),
+    ('robustness:smoke', 'sampler=nano', "model size 'nano' is unknown"),
+    ('robustness:smoke', "halves=('a','c')", "config.half='c' is unknown"),
+    ('robustness:smoke', 'seeds=1', 'config.seeds=1 gives no interval')):
+    assert says in refused(name, f'--workdir={tmp_path}/w', f'--config.{setting}')
+    assert not (tmp_path / 'w').exists()
