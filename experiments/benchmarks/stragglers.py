@@ -1,6 +1,6 @@
 """What leaving ended rows behind is worth, and seating others in their place: in turn, on one policy.
 
-  python -m experiments.benchmarks.stragglers --policy=runs/quickstart/policy [--rows=2048] [--slots=256]
+  python -m experiments.benchmarks.stragglers --policy=runs/quickstart/policy [--slots=256]
 
 Answers differ in length, and a batch that runs until its longest answer has ended spends most of its
 time on rows that have. Prints tokens a second, and the median ratio to the first way with its range.

@@ -41,8 +41,8 @@ class _Slots:
 
 
 class _Reader(NamedTuple):
-  """start(params, prompt_BP, valid_BP) -> (hidden_BD of the last token, cache); the others are `decode`,
-  `widen` and `ready` of `Model`."""
+  """start(params, prompt_BP, valid_BP) -> (hidden_BD of the last token, cache); the others are
+  `decode`, `widen` and `ready` of `Model`."""
   start: Callable
   step: Callable
   widen: Callable

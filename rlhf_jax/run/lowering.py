@@ -95,8 +95,8 @@ def ppo_update(config, sized, body, mesh):
 
 def generation(config, sized, body, mesh):
   """`decode.generate` of one answer to each prompt of PPO's batch; the cache is counted with rows over
-  'data' and 'fsdp' and heads over 'tensor', which is where XLA keeps it; 'layers apart': the copy of the
-  parameters that decoding reads."""
+  'data' and 'fsdp' and heads over 'tensor', which is where XLA keeps it; 'layers apart': the copy of
+  the parameters that decoding reads."""
   width, answer_width, rows = config.prompt_width, config.answer_width, config.ppo.batch_size
   prompt_valid, prompt, *_ = _arrays(rows, width, mesh)
   places = spec.shardings(body.spec, mesh, meshes.TRAIN_RULES)
