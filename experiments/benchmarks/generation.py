@@ -76,18 +76,19 @@ def candidates(case, name):
           for variant, precision in variants for batch in batches}
 
 
-def work(case):
-  """What every contender is told."""
+def work(case, folder):
+  """What every contender is told; the prompts lie in a file."""
   count = {'queue': QUEUE, 'mixed': 16 * SLOTS}.get(case) or int(case.removeprefix('fixed-'))
-  prompts = np.random.default_rng(0).integers(300, 8000, (count, WIDTH)).tolist()
-  return {'prompts': prompts, 'new': NEW, 'end': END, 'seed': 0,
+  file = folder.parent / f'prompts-{count}.npy'
+  np.save(file, np.random.default_rng(0).integers(300, 8000, (count, WIDTH)))
+  return {'folder': str(folder), 'prompts': str(file), 'new': NEW, 'end': END, 'seed': 0,
           'hazard': 0 if case.startswith('fixed') else 1 / MEAN,
           'slots': None if case.startswith('fixed') else SLOTS}
 
 
 def measure(result, case, name, folder, args):
   """Adds the rounds of one case against one peer to `result`."""
-  told = work(case) | {'folder': str(folder)}
+  told = work(case, folder)
   options = {setting: each for setting, each in candidates(case, name).items()
              if args.settings is None or setting in args.settings}
   mine = contest.ours('ours', 'generation', told)
@@ -109,7 +110,7 @@ def measure(result, case, name, folder, args):
 
 def mixed(result, case, name, folder, args):
   """The cost of mixed lengths: `ours` are all equal, so that the ratio is that of their speeds."""
-  told = work(case) | {'folder': str(folder)}
+  told = work(case, folder)
   compare(result, contest.ours('ours', 'generation', told | {'hazard': 0, 'new': MEAN}),
           contest.ours('mixed lengths', 'generation', told), case, args.repeats)
 
@@ -144,7 +145,8 @@ def serve(settings):
   plain = transformer.decoder(config)
   model = plain._replace(unembed=functools.partial(unembed, plain, settings['hazard']))
   params = jax.device_put(params)
-  prompt = jnp.array(settings['prompts'], jnp.int32), jnp.ones((len(settings['prompts']), WIDTH))
+  prompt = jnp.array(np.load(settings['prompts']), jnp.int32)
+  prompt = prompt, jnp.ones(prompt.shape)
   generate = jax.jit(functools.partial(
     decode.generate, model, max_new_tokens=settings['new'], eos_id=settings['end'], pad_id=PAD,
     slots=settings['slots']))
