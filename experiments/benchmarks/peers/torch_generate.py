@@ -1,8 +1,8 @@
 """`transformers` answering prompts: `model.generate` on batches of a queue.
 
 Started by `experiments.benchmarks.generation` in an environment of its own; imports nothing of ours.
-settings: folder, prompts (.npy, [N, P]), new, batch, seed, hazard (probability of the end token at each step,
-0: never), end, variant ('dynamic', 'static', 'compiled'), dtype.
+settings: folder, prompts (.npy, [N, P]), new, batch, seed, hazard (probability of the end token at each
+step, 0: never), end, variant ('dynamic', 'static', 'compiled'), dtype.
 """
 import json
 import sys
