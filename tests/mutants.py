@@ -613,6 +613,8 @@ MUTANTS = [
     Mutant(DECODE, 'jnp.argsort(s.ended_B.reshape(blocks, -1), axis=1)[:, :kept]',
            'jnp.argsort(~s.ended_B.reshape(blocks, -1), axis=1)[:, :kept]',
            TEST_DECODE + 'unfinished_rows_alone_are_carried_on_and_nothing_changes'),
+    Mutant(DECODE, 'cache.column < width + end', 'cache.column < width + end + 1',
+           TEST_DECODE + 'unfinished_rows_alone_are_carried_on_and_nothing_changes'),
     Mutant(DECODE, 'noise_RN[s.row_B, s.column_B]', 'noise_RN[:len(s.row_B), 0]',
            TEST_DECODE + 'unfinished_rows_alone_are_carried_on_and_nothing_changes'),
     Mutant(DECODE, '.sum(axis=1).max() > kept', '.sum(axis=1).max() > 2 * kept',

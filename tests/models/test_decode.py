@@ -204,8 +204,11 @@ def _same(ours, plain):
   np.testing.assert_allclose(ours.logp_BT, plain.logp_BT, atol=1e-5)
 
 
-@pytest.mark.parametrize('blocks', [1, 4])
-def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, many, blocks):
+@pytest.mark.parametrize('blocks, quarters', [(1, 64), (4, 12)])
+def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, many, blocks, quarters,
+                                                                  monkeypatch):
+  """With the cache whole from the start, and grown by quarters."""
+  monkeypatch.setattr(decode, 'QUARTERS', quarters)
   model, prompt, plain = many
   _same(jax.jit(partial(decode.generate, model, blocks=blocks, **MANY))(tiny.params, *prompt, KEY),
         plain)
