@@ -7,7 +7,9 @@ Cases: fixed-B, a batch of B prompts of 64 tokens and 128 new ones each, the end
 (cache, compiled or not, precision, batch) run once, then its fastest takes turns with ours. All read
 one Hugging Face folder of random weights (Llama: 6 layers of 384, 10.6M parameters without the
 embedding, vocabulary 8192, float32), and their logits of one prompt are compared before anything is
-timed. A second call adds its rounds to those in the workdir.
+timed. A second call adds its rounds to those in the workdir. Case mixed: ours alone, a queue of 16
+batches with such lengths against one whose answers all have the mean length; the ratio is the cost of
+mixed lengths, seconds a token over seconds a token.
 
 The roofline of a step: for each matrix product the larger of its FLOP over the measured rate at its
 shape and the bytes of its weights over the measured bandwidth, plus the bytes of the filled part of the
@@ -35,7 +37,7 @@ from rlhf_jax.models import decode, huggingface, sizes, transformer
 WIDTH, NEW, QUEUE, MEAN, END, PAD = 64, 128, 512, 32, 3, 0
 SIZE = {'layers': 6, 'width': 384, 'heads': 6, 'vocab_size': 8192, 'context': 1024, 'mlp_ratio': 8 / 3,
         'tie_embeddings': True, 'rope_base': 1e6}          # Tunix 0.1.7 has this base whatever is said
-CASES = ('fixed-1', 'fixed-32', 'fixed-256', 'queue')
+CASES = ('fixed-1', 'fixed-32', 'fixed-256', 'queue', 'mixed')
 SLOTS = 64                                                 # of ours, on two cores
 PRECISIONS = {'float32': 1e-3, 'bfloat16': 0.2}            # and how far logits may lie from ours
 
@@ -51,11 +53,11 @@ def main():
   folder, file = weights(args.workdir / 'weights'), args.workdir / 'generation.json'
   results = json.loads(file.read_text()) if file.exists() else {'machine': contest.machine()}
   for case in args.cases:
-    for name in args.peers:
+    for name in args.peers if case != 'mixed' else ['equal']:
       result = results.setdefault(f'{case}, {name}', {'rounds': {}, 'scouted': {}, 'thrown': 0})
-      measure(result, case, name, folder, args)
+      (mixed if case == 'mixed' else measure)(result, case, name, folder, args)
       file.write_text(json.dumps(results, indent=1))
-    if case != 'queue' and 'step' not in (floor := results.setdefault(case, {})):
+    if case.startswith('fixed') and 'step' not in (floor := results.setdefault(case, {})):
       floor |= {'step': roofline(int(case.removeprefix('fixed-')))}
       file.write_text(json.dumps(results, indent=1))
   print(tables.text_table(table(results)))
@@ -74,17 +76,19 @@ def candidates(case, name):
           for variant, precision in variants for batch in batches}
 
 
-def work(case):
-  """What every contender is told."""
-  count = QUEUE if case == 'queue' else int(case.removeprefix('fixed-'))
-  prompts = np.random.default_rng(0).integers(300, 8000, (count, WIDTH)).tolist()
-  return {'prompts': prompts, 'new': NEW, 'end': END, 'seed': 0,
-          'hazard': 1 / MEAN if case == 'queue' else 0}
+def work(case, folder):
+  """What every contender is told; the prompts lie in a file."""
+  count = {'queue': QUEUE, 'mixed': 16 * SLOTS}.get(case) or int(case.removeprefix('fixed-'))
+  file = folder.parent / f'prompts-{count}.npy'
+  np.save(file, np.random.default_rng(0).integers(300, 8000, (count, WIDTH)))
+  return {'folder': str(folder), 'prompts': str(file), 'new': NEW, 'end': END, 'seed': 0,
+          'hazard': 0 if case.startswith('fixed') else 1 / MEAN,
+          'slots': None if case.startswith('fixed') else SLOTS}
 
 
 def measure(result, case, name, folder, args):
   """Adds the rounds of one case against one peer to `result`."""
-  told = work(case) | {'folder': str(folder)}
+  told = work(case, folder)
   options = {setting: each for setting, each in candidates(case, name).items()
              if args.settings is None or setting in args.settings}
   mine = contest.ours('ours', 'generation', told)
@@ -101,16 +105,27 @@ def measure(result, case, name, folder, args):
       best, worker = worker, best
     if worker is not None:
       worker.close()
-  result['facts'] = {'ours': mine.facts, name: best.facts}
-  rounds, thrown = contest.rounds([mine, best], args.repeats, label=case)
-  if result.get('against') != best.name:
-    result['rounds'] = {}
+  compare(result, mine, best, case, args.repeats)
+
+
+def mixed(result, case, name, folder, args):
+  """The cost of mixed lengths: `ours` are all equal, so that the ratio is that of their speeds."""
+  told = work(case, folder)
+  compare(result, contest.ours('ours', 'generation', told | {'hazard': 0, 'new': MEAN}),
+          contest.ours('mixed lengths', 'generation', told), case, args.repeats)
+
+
+def compare(result, mine, other, case, repeats):
+  """Adds rounds of two workers to `result`, unless those there are of others."""
+  rounds, thrown = contest.rounds([mine, other], repeats, label=case)
+  if result.get('against') != other.name:
+    result |= {'rounds': {}, 'against': other.name}
   for each, said in rounds.items():
     result['rounds'].setdefault(each, []).extend(said)
   result['thrown'] += thrown
-  result['against'] = best.name
+  result['facts'] = {w.name: w.facts for w in (mine, other)}
   mine.close()
-  best.close()
+  other.close()
 
 
 def weights(folder):
@@ -130,10 +145,11 @@ def serve(settings):
   plain = transformer.decoder(config)
   model = plain._replace(unembed=functools.partial(unembed, plain, settings['hazard']))
   params = jax.device_put(params)
-  prompt = jnp.array(settings['prompts'], jnp.int32), jnp.ones((len(settings['prompts']), WIDTH))
+  prompt = jnp.array(np.load(settings['prompts']), jnp.int32)
+  prompt = prompt, jnp.ones(prompt.shape)
   generate = jax.jit(functools.partial(
     decode.generate, model, max_new_tokens=settings['new'], eos_id=settings['end'], pad_id=PAD,
-    slots=SLOTS if settings['hazard'] else None))
+    slots=settings['slots']))
   hidden_1PD = jax.jit(plain.apply)(params, *(x[:1] for x in prompt))
   logits = plain.unembed(params, hidden_1PD[:, -1])[0, :8].tolist()
   prefill = jax.jit(functools.partial(plain.prefill, room=0))

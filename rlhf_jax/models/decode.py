@@ -6,6 +6,7 @@ token's noise is one uniform number, a function of (key, row, column of the answ
 other rows nor the slot change it. Temperature comes before top-p; log-probs are those before top-p.
 """
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from rlhf_jax.models import logp
 LEAST_ROWS = 8             # of a block; fewer are not worth a loop of their own
 SEATED = 8                 # slots are seated anew when one in 8 has ended
 PART = 128                 # token probabilities summed before the draw among the sums
+QUARTERS = 64              # answers of so many columns get them by quarters, and attend to no more
 
 
 @struct.dataclass
@@ -41,8 +43,8 @@ class _Slots:
 
 
 class _Reader(NamedTuple):
-  """start(params, prompt_BP, valid_BP) -> (hidden_BD of the last token, cache); the others are `decode`,
-  `widen` and `ready` of `Model`."""
+  """start(params, prompt_BP, valid_BP) -> (hidden_BD of the last token, cache); the others are
+  `decode`, `widen` and `ready` of `Model`."""
   start: Callable
   step: Callable
   widen: Callable
@@ -70,16 +72,21 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
   seats = each if slots is None or model.prefill is None else min(each, -(-slots // blocks))
   few = -(-seats // SEATED)                                               # seated at a time
   read = reader.start(params, prompt_BP, prompt_valid_BP)
+  jax.eval_shape(partial(reader.widen, room=max_new_tokens, column=width), read[1])  # whether all fits
   params = reader.ready(params)
   noise_RN = jax.vmap(lambda n: noise(jax.random.fold_in(key, n), jnp.arange(rows)), out_axes=1)(
     jnp.arange(max_new_tokens))
+
+  waits = seats < each
+  by_quarters = max_new_tokens >= QUARTERS and not waits and model.prefill is not None
+  room = -(-max_new_tokens // 4) if by_quarters else max_new_tokens
 
   def begin(row_GB, hidden_cache, column):
     """Slots for these rows of each block, from what was read of their prompts."""
     hidden_BD, cache = hidden_cache
     row_B = (row_GB + each * jnp.arange(blocks)[:, None]).reshape(-1)
     return _Slots(row_B, jnp.zeros_like(row_B), jnp.zeros(row_B.shape, bool), hidden_BD,
-                  reader.widen(cache, max_new_tokens, column))
+                  reader.widen(cache, room, column))
 
   def step(carry):
     """One token in every slot."""
@@ -118,14 +125,22 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
   row_GB = jnp.broadcast_to(jnp.arange(seats), (blocks, seats))
   first = jax.tree.map(lambda x: _first(x, blocks, samples, seats) if x.ndim else x, read)
   carry = out, jnp.full(blocks, seats), begin(row_GB, first, width)
-  if seats < each:
+  if waits:
     carry = jax.lax.while_loop(
       one_waits, lambda carry: seat(jax.lax.while_loop(none_can_be_seated, step, carry)), carry)
-  fewer = [seats // share for share in shares]
-  for kept in [f for f in fewer if f >= LEAST_ROWS] + [0]:
-    def more(carry, kept=kept):
-      return _in_any_run((~carry[2].ended_B).reshape(blocks, -1).sum(axis=1).max() > kept)
-    out, waiting_G, s = jax.lax.while_loop(more, step, carry)
+
+  def more(carry, kept):
+    return _in_any_run((~carry[2].ended_B).reshape(blocks, -1).sum(axis=1).max() > kept)
+
+  stops = [f for f in (seats // share for share in shares) if f >= LEAST_ROWS] + [0]
+  for end in range(room, max_new_tokens, room):
+    def fits(carry, end=end):
+      return (carry[2].cache.column < width + end) & more(carry, stops[0])
+    out, waiting_G, s = jax.lax.while_loop(fits, step, carry)
+    wider = min(room, max_new_tokens - end)
+    carry = out, waiting_G, s.replace(cache=reader.widen(s.cache, wider, s.cache.column))
+  for kept in stops:
+    out, waiting_G, s = jax.lax.while_loop(partial(more, kept=kept), step, carry)
     # Unfinished rows first, each on its device.
     carry = out, waiting_G, _take(s, jnp.argsort(s.ended_B.reshape(blocks, -1), axis=1)[:, :kept])
   prompt_BP = jnp.repeat(prompt_BP.astype(jnp.int32), samples, axis=0)

@@ -96,7 +96,8 @@ def ppo_update(config, sized, body, mesh):
 
 def generation(config, sized, body, mesh):
   """`decode.generate` of one answer to each prompt of PPO's batch; the cache is counted with rows over
-  'data' and 'fsdp' and heads over 'tensor', which is where XLA keeps it."""
+  'data' and 'fsdp' and heads over 'tensor', which is where XLA keeps it; 'layers apart': the copy of
+  the parameters that decoding reads."""
   width, answer_width, rows = config.prompt_width, config.answer_width, config.ppo.batch_size
   prompt_valid, prompt, *_ = _arrays(rows, width, mesh)
   places = spec.shardings(body.spec, mesh, meshes.TRAIN_RULES)
@@ -110,8 +111,10 @@ def generation(config, sized, body, mesh):
   kept = _shaped((cache.keys, cache.values), by_head)
   key = jax.eval_shape(lambda: jax.random.key(0))
   one_layer = _layer(sized, _rows(rows, 1, mesh), width, mesh)
+  cast = jnp.dtype(sized.dtype).itemsize / jnp.dtype(sized.param_dtype).itemsize
   return Program(generate, (params, prompt, prompt_valid, key), {
-    'parameters': per_chip(params), 'cache': per_chip(kept), 'activations': one_layer,
+    'parameters': per_chip(params), 'layers apart': round(cast * per_chip(params)),
+    'cache': per_chip(kept), 'activations': one_layer,
     **_gathered(sized, mesh)})
 
 

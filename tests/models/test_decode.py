@@ -8,6 +8,7 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import chisquare
 
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.models import decode, logp
 
 NEW, EOS, PAD = 6, 3, 22
@@ -145,6 +146,16 @@ def test_draw_inverts_the_distribution():
   assert drawn == [1, 1, 3, 3, 4, 4]
 
 
+def test_draw_gives_each_token_its_share_of_the_unit_interval():
+  """Over 300 tokens, three parts of the vocabulary, one of them of probability 0."""
+  rng = np.random.default_rng(1)
+  logit_V = np.where(np.arange(300) // 128 == 1, -np.inf, rng.normal(size=300)).astype(np.float32)
+  uniform_B = (np.arange(20000, dtype=np.float32) + 0.5) / 20000
+  drawn_B = np.asarray(jax.jit(decode.draw)(np.tile(logit_V, (20000, 1)), uniform_B))
+  assert (np.diff(drawn_B) >= 0).all()
+  assert np.abs(np.bincount(drawn_B, minlength=300) - 20000 * softmax(logit_V)).max() < 1.1
+
+
 def test_a_token_of_probability_0_is_never_drawn():
   # Float32 sums taken as a tree are not quite monotone: thresholds on every sum, and beside it.
   rng = np.random.default_rng(0)
@@ -172,21 +183,74 @@ def test_noise_depends_on_key_and_row_only():
   assert len(set(np.asarray(every))) == 9
 
 
-@pytest.mark.parametrize('blocks', [1, 4])
-def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, text, blocks):
-  """256 rows against the same rows all carried on to the end."""
+MANY = {'max_new_tokens': 12, 'eos_id': EOS, 'pad_id': PAD, 'samples': 4}
+
+
+@pytest.fixture(scope='module')
+def many(tiny, text):
+  """(a model whose answers end early and late, 64 prompts, 256 answers all carried on to the end)."""
   prompt = [np.resize(np.asarray(x), (64, x.shape[1])) for x in text]
   ends_soon = 3.0 * (np.arange(23) == EOS)[None]
   model = tiny.model._replace(unembed=lambda *x: tiny.model.unembed(*x) + ends_soon)
-  options = {'max_new_tokens': 12, 'eos_id': EOS, 'pad_id': PAD, 'samples': 4}
-  ours = jax.jit(partial(decode.generate, model, blocks=blocks, **options))(
-    tiny.params, *prompt, KEY)
-  plain = jax.jit(partial(decode.generate, model, shares=(), **options))(tiny.params, *prompt, KEY)
+  plain = jax.jit(partial(decode.generate, model, shares=(), **MANY))(tiny.params, *prompt, KEY)
   length_B = np.asarray(plain.mask_BT).sum(1)
   assert (length_B > np.sort(length_B)[-16]).any() and np.median(length_B) < length_B.max() / 2
+  return model, prompt, plain
+
+
+def _same(ours, plain):
   np.testing.assert_array_equal(ours.tokens_BT, plain.tokens_BT)
   np.testing.assert_array_equal(ours.mask_BT, plain.mask_BT)
   np.testing.assert_allclose(ours.logp_BT, plain.logp_BT, atol=1e-5)
+
+
+@pytest.mark.parametrize('blocks, quarters', [(1, 64), (4, 12)])
+def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, many, blocks, quarters,
+                                                                  monkeypatch):
+  """With the cache whole from the start, and grown by quarters."""
+  monkeypatch.setattr(decode, 'QUARTERS', quarters)
+  model, prompt, plain = many
+  _same(jax.jit(partial(decode.generate, model, blocks=blocks, **MANY))(tiny.params, *prompt, KEY),
+        plain)
+
+
+def test_slots_take_the_rows_that_wait_and_nothing_changes(tiny, many):
+  """24 slots for 256 rows: the ring of 20 columns goes round more than once."""
+  model, prompt, plain = many
+  steps = []
+  def counted(params, token_B, cache):
+    jax.debug.callback(lambda rows: steps.append(int(rows)), token_B.shape[0])
+    return tiny.model.decode(params, token_B, cache)
+  ours = jax.jit(partial(decode.generate, model._replace(decode=counted), slots=24, **MANY))(
+    tiny.params, *prompt, KEY)
+  _same(jax.block_until_ready(ours), plain)
+  jax.effects_barrier()
+  assert len(steps) > 2 * 12
+  assert sum(steps) < 2 * np.asarray(plain.mask_BT).sum() < 256 * 12
+
+
+def test_slots_of_eight_devices_give_the_same(tiny, many):
+  model, prompt, plain = many
+  prompt = meshes.put_batch(prompt, meshes.make(data=8))
+  _same(jax.jit(partial(decode.generate, model, blocks=8, slots=24, **MANY))(
+    tiny.params, *prompt, KEY), plain)
+
+
+def test_several_runs_in_one_program_equal_each_alone(tiny, many):
+  """The one between makes the others' loops longer."""
+  model, prompt, plain = many
+  run = partial(decode.generate, model, tiny.params, *prompt, slots=24, **MANY)
+  out = jax.jit(jax.vmap(run))(jnp.stack([KEY, jax.random.key(9), KEY]))
+  for i in (0, 2):
+    _same(jax.tree.map(lambda x, i=i: x[i], out), plain)
+  assert not np.array_equal(out.tokens_BT[1], plain.tokens_BT)
+
+
+def test_keys_and_temperatures_share_one_program(tiny, text):
+  run = jax.jit(partial(decode.generate, tiny.model, max_new_tokens=2, eos_id=EOS, pad_id=PAD, slots=2))
+  for i in range(3):
+    run(tiny.params, *text, jax.random.key(i), temperature=jnp.float32(1 + i))
+  assert run._cache_size() == 1
 
 
 def test_refusals(tiny, text):

@@ -1,8 +1,8 @@
 """`transformers` answering prompts: `model.generate` on batches of a queue.
 
 Started by `experiments.benchmarks.generation` in an environment of its own; imports nothing of ours.
-settings: folder, prompts [N][P], new, batch, seed, hazard (probability of the end token at each step,
-0: never), end, variant ('dynamic', 'static', 'compiled'), dtype.
+settings: folder, prompts (.npy, [N, P]), new, batch, seed, hazard (probability of the end token at each
+step, 0: never), end, variant ('dynamic', 'static', 'compiled'), dtype.
 """
 import json
 import sys
@@ -30,7 +30,7 @@ transformers.logging.set_verbosity_error()
 torch.manual_seed(settings['seed'])
 model = transformers.AutoModelForCausalLM.from_pretrained(
   settings['folder'], dtype=getattr(torch, settings['dtype'])).eval()
-prompts = torch.tensor(settings['prompts'])
+prompts = torch.from_numpy(np.load(settings['prompts']))
 end, hazard, width = settings['end'], settings['hazard'], prompts.shape[1]
 with torch.inference_mode():
   logits = model(prompts[:1]).logits[0, -1].float().numpy()

@@ -51,8 +51,8 @@ config = llama.ModelConfig(
 mesh = jax.make_mesh((1, 1), ('fsdp', 'tp'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 model = loader.create_model_from_safe_tensors(settings['folder'], config, mesh,
                                               getattr(jnp, settings['dtype']))
-prompts, new = settings['prompts'], settings['new']
-width = len(prompts[0])
+prompts, new = np.load(settings['prompts']), settings['new']
+width = prompts.shape[1]
 sampler = samplers.Sampler(model, Numbers(), samplers.CacheConfig(
   cache_size=width + new, num_layers=config.num_layers, num_kv_heads=config.num_kv_heads,
   head_dim=config.head_dim))
