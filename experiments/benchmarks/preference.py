@@ -28,8 +28,8 @@ from rlhf_jax.run import worlds
 CONFIG = sizes.config('llama', layers=6, width=384, heads=6, vocab_size=8192, context=1024,
                       mlp_ratio=8 / 3)
 PAD, LENGTH, PAIRS, HH_PAIRS, HH_WIDTH = 0, 256, 8, 16, 768
-# For all contenders alike: memory of a step stays with the process, in huge pages. Without it every step
-# of a program that takes its working memory as one piece pays for each of its pages anew.
+# For all contenders alike: memory of a step stays with the process, in huge pages. Without it every
+# step of a program that takes its working memory as one piece pays for each of its pages anew.
 MEMORY = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:'
                             'glibc.malloc.trim_threshold=100000000000'}
 TYPES = {'f32': 'float32', 'bf16': 'bfloat16'}
