@@ -43,15 +43,16 @@ def smoke(config):
 def hh(config):
   config.data = presets.hh_data()
   config.model = presets.model('mini', vocab_size=2048)
-  config.update({'policy': '', 'widths': (64, 96, 128, 192, 256, 384), 'pack': (256, 768),
-                 'eval_every': 100, 'eval_pairs': 256})
+  config.update({'policy': '', 'widths': (64, 96, 128, 192, 256, 384), 'eval_every': 100,
+                 'pack': (128, 192, 256, 384, 512, 768), 'eval_pairs': 256})
   return config
 
 
 def pmp(config):
   """Bai et al. section 3.1, first stage: one epoch, a constant 0.1 of the pretraining rate."""
   config = hh(config)
-  config.data, config.widths, config.pack = presets.pmp_data(), (*config.widths, 512), (256, 1024)
+  config.data = presets.pmp_data()
+  config.widths, config.pack = (*config.widths, 512), (*config.pack, 1024)
   config.optimizer = presets.optimizer(0.1 * presets.LEARNING_RATE, decay='constant')
   return config
 
