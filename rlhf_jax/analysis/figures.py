@@ -267,21 +267,36 @@ def lines(panels, x_label, y_label, marker='o', log=False, share_y=True):
 @style.styled
 def frontier(panels, x_label):
   """Runs that start in one point and end apart, a panel a quantity; panels: title -> {setting: (x, y)}
-  in order of the settings, whose names stand at the ends, from dark to pale."""
+  in order of the settings, whose names stand at the ends, from dark to pale; where ends are too near
+  one another for names of their own, they share one label."""
   panels = {title: runs for title, runs in panels.items() if runs}
   if not panels:
     return None
   figure, axes = style.panels(len(panels), width=4.2, height=3.2)
   for axis, (title, runs) in zip(axes, panels.items(), strict=True):
-    for (name, (x, y)), colour in zip(runs.items(), style.shades(len(runs)), strict=True):
+    for (x, y), colour in zip(runs.values(), style.shades(len(runs)), strict=True):
       axis.plot(x, y, color=colour, linewidth=1.2)
       axis.plot(x[-1], y[-1], marker='o', markersize=5.5, color=colour, markeredgecolor='white',
                 markeredgewidth=0.8)
-      axis.annotate(name, (x[-1], y[-1]), (0, 6), textcoords='offset points', ha='center', color=INK,
-                    fontsize=8)
     axis.set(title=title, xlabel=x_label)
     axis.margins(y=0.12)
+    size = np.ptp([axis.get_xlim(), axis.get_ylim()], axis=1)
+    for names, place in _together({name: (x[-1], y[-1]) for name, (x, y) in runs.items()}, 0.06 * size):
+      axis.annotate(', '.join(names), place, (0, 6), textcoords='offset points', ha='center', color=INK,
+                    fontsize=8)
   return figure
+
+
+def _together(points, near):
+  """[(names, the highest of their points)] of points that lie within `near` of the one before them."""
+  groups = []
+  for name, point in points.items():
+    if groups and (np.abs(np.subtract(point, groups[-1][1][-1])) < near).all():
+      groups[-1][0].append(name)
+      groups[-1][1].append(point)
+    else:
+      groups.append(([name], [point]))
+  return [(names, max(places, key=lambda place: place[1])) for names, places in groups]
 
 
 def elo(names, scores):

@@ -214,13 +214,15 @@ def test_elo_draws_scores_with_their_intervals_from_the_top():
 
 
 def test_the_frontier_marks_where_each_setting_ends():
-  runs = {'0': ([0, 2], [1, 5]), '0.1': ([0, 1], [1, 3])}
+  runs = {'0': ([0, 2], [1, 5]), '0.1': ([0, 1], [1, 3]), '0.2': ([0, 1.05], [1, 2.9]),
+          '0.3': ([0, 1.05], [1, 2])}
   figure = figures.frontier({'score': runs, 'gone': {}}, 'x')
   axis, = figure.axes
-  np.testing.assert_allclose([line.get_xydata()[-1] for line in axis.lines],
+  np.testing.assert_allclose([line.get_xydata()[-1] for line in axis.lines[:4]],
                              [[2, 5], [2, 5], [1, 3], [1, 3]])
-  assert [(text.get_text(), text.xy) for text in axis.texts] == [('0', (2, 5)), ('0.1', (1, 3))]
-  dark, pale = (np.sum(matplotlib.colors.to_rgb(axis.lines[i].get_color())) for i in (0, 2))
+  assert [(text.get_text(), text.xy) for text in axis.texts] == [
+    ('0', (2, 5)), ('0.1, 0.2', (1, 3)), ('0.3', (1.05, 2))]
+  dark, pale = (np.sum(matplotlib.colors.to_rgb(axis.lines[i].get_color())) for i in (0, 6))
   assert dark < 1 < pale
 
 
