@@ -24,6 +24,7 @@ from rlhf_jax.core import rundir
 SETTINGS = {                      # lengths, passes
   'fixed': ('fixed', 1), 'geometric': ('geometric', 1), 'four-passes': ('fixed', 4)}
 MEAN = 32
+AHEAD = 1          # iterations before each that is timed: memory that lay idle is slow at first
 CONTENDERS = {
   'ours f32': ('ours', {'dtype': 'float32', 'widths': (), 'microbatches': 1}),
   'ours f32 by length': ('ours', {
@@ -57,7 +58,7 @@ def work(setting, folder, args):
     'pad': ppo_models.SPECIAL[1],
     'prompts': str(ppo_models.prompts(folder, config, 8 * args.rows, args.prompt_width)),
     'sizes': ppo_models.peer_sizes(config), 'batch_size': args.rows, 'answer_width': args.answer_width,
-    'minibatches': args.minibatches, 'passes': passes, 'rate': 1e-6}
+    'minibatches': args.minibatches, 'passes': passes, 'rate': 1e-6, 'ahead': AHEAD}
 
 
 def profile(settings):

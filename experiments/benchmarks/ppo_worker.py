@@ -92,8 +92,10 @@ def iterations(settings):
     began = time.perf_counter()
     state, metrics = update(state, source(state, frozen, i), frozen)
     metrics, i = {k: float(v) for k, v in metrics.items()}, i + 1
-    yield {'seconds': time.perf_counter() - began, 'tokens': metrics['tokens/produced'],
-           'split': watch.of(i), 'loss': metrics['loss'], 'logp_gap': metrics['logp_gap']}
+    seconds, split = time.perf_counter() - began, watch.of(i)
+    split['time/host'] = seconds - sum(s for part, s in split.items() if part != 'time/host')
+    yield {'seconds': seconds, 'tokens': metrics['tokens/produced'], 'split': split,
+           'loss': metrics['loss'], 'logp_gap': metrics['logp_gap']}
 
 
 def profile(settings):
@@ -129,4 +131,4 @@ if __name__ == '__main__':
     print(json.dumps(profile(asked)))
   else:
     run = iterations(asked)
-    serve(lambda: next(run), jax=jax.__version__)
+    serve(lambda: [next(run) for _ in range(asked['ahead'] + 1)][-1], jax=jax.__version__)

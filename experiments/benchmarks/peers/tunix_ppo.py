@@ -84,18 +84,16 @@ with mesh:
   cluster.generate = generate
 
   def batches():
-    """A batch of prompts for each line; what came of the one before is told first."""
-    chosen, started = np.random.default_rng(0), None
-    while True:
-      if started is not None:
+    """Batches of prompts for each line, of which the last is timed and told of."""
+    chosen = np.random.default_rng(0)
+    while sys.stdin.readline():
+      for _ in range(settings['ahead'] + 1):
+        produced.clear()
+        started = time.perf_counter()
+        yield {'prompts': texts[chosen.choice(len(texts), rows, replace=False)]}
         jax.block_until_ready(nnx.state((cluster.actor_trainer.model, cluster.critic_trainer.model)))
-        say({'seconds': time.perf_counter() - started, 'tokens': int(sum(produced)),
-             'columns': int(max(produced))})
-      produced.clear()
-      if not sys.stdin.readline():
-        return
-      started = time.perf_counter()
-      yield {'prompts': texts[chosen.choice(len(texts), rows, replace=False)]}
+      say({'seconds': time.perf_counter() - started, 'tokens': int(sum(produced)),
+           'columns': int(max(produced))})
 
   say({'tunix': getattr(tunix, '__version__', ''), 'jax': jax.__version__})
   learner.train(batches())
