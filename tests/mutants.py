@@ -1420,7 +1420,7 @@ MUTANTS = [
            TEST_CANDIDATES + 'the_best_of_every_n_is_kept_in_order'),
     Mutant(COMPARISONS, 'take - harmful)}', 'take)}',
            TEST_COMPARISONS + 'a_mixture_has_its_share_of_a_fixed_total'),
-    Mutant(COMPARISONS, 'np.where(harmful_N[made.index_B]', 'np.where(~harmful_N[made.index_B]',
+    Mutant(COMPARISONS, 'np.where(harmful_N[index]', 'np.where(~harmful_N[index]',
            TEST_COMPARISONS + 'the_weight_of_harmful_comparisons_is_on_their_pair_loss_alone'),
     Mutant(WORLDS, 'if len(row) <= world.prompt_width]', 'if row]',
            TEST_WORLDS + 'written_prompts_are_read_as_the_worlds_own'),

@@ -112,8 +112,8 @@ def gathered(text):
 def test_weights_travel_and_rows_stay():
   """On eight devices, fsdp 2, tensor 2: each weight is gathered along the width, no hidden state is."""
   _, made = compiled('preference model', 20)
-  # q, k, v [D, H / 2, K]; output [H / 2, K, D]; up [D, F / 2], down [F / 2, D]; the table [V / 2, D]
-  assert {'256,4,32', '4,32,256', '256,512', '512,256'} <= gathered(made.as_text())
+  # q, k, v [D, H K / 2]; output [H K / 2, D]; up [D, F / 2], down [F / 2, D]; the table [V / 2, D]
+  assert {'256,128', '128,256', '256,512', '512,256'} <= gathered(made.as_text())
   assert not [shape for shape in gathered(made.as_text()) if shape.split(',')[0] in ('320', '160')]
 
 
