@@ -4,18 +4,20 @@ BIN := .venv/bin
 WORKDIR ?= runs/quickstart
 # Large temporaries are page-faulted anew on every call without huge pages: 1.2 to 2 times on CPU.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+# Two processes that share the tests file by file: half of their time is compiling, on one core each.
+PARALLEL ?= -n 2 --dist loadfile
+BENCH ?= runs/bench
 
 .PHONY: quickstart test test-all mutants lint venv bench
-BENCH ?= runs/bench
 
 quickstart: .venv/.core
 	$(BIN)/python -m experiments.quickstart --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: .venv/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: .venv/.test
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
 	$(BIN)/python tests/mutants.py
 
 mutants: .venv/.test
@@ -27,6 +29,8 @@ lint: .venv/.test
 # Ours against others on this machine, which must have nothing else to do. The others' environments are made
 # in .venv-bench by the first benchmark that wants them.
 bench: quickstart
+	$(BIN)/python -m experiments.benchmarks.generation --workdir=$(BENCH)/generation
+	$(BIN)/python -m experiments.benchmarks.preference --workdir=$(BENCH)/preference
 	$(BIN)/python -m experiments.benchmarks.ppo --workdir=$(BENCH)/ppo
 	$(BIN)/python -m experiments.benchmarks.vectorised --workdir=$(BENCH)/vectorised
 	$(BIN)/python -m experiments.benchmarks.start --workdir=$(BENCH)/start --inputs=$(WORKDIR)

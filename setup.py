@@ -19,7 +19,7 @@ setup(
   extras_require={
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
-    'test': ['pytest', 'ruff', 'scikit-learn'],
+    'test': ['pytest', 'pytest-xdist', 'ruff', 'scikit-learn'],
     'notebook': ['jupyterlab', 'pandas'],
     'feedback': ['fastapi', 'uvicorn', 'sqlalchemy'],
     'evals': ['scikit-learn'],
