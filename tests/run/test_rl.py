@@ -70,7 +70,8 @@ def test_adapters_start_as_the_networks_themselves_and_both_learn(value_init):
     whole, start = (made.whole(p, FROZEN)[name] for p in (moved, params))
     changed = {jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(
       jax.tree.map(lambda x, y: not np.array_equal(x, y), whole, start)) if x}
-    assert any('query' in path or 'weight' in path for path in changed)
+    assert any('query' in path for path in changed) == (name == 'policy' or value_init != 'shared')
+    assert any('weight' in path for path in changed) == (name == 'value')
     assert not any('norm' in path or 'embed' in path for path in changed)
 
 
