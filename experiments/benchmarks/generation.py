@@ -223,6 +223,8 @@ def draw(results, file):
       for n, said in result['rounds'].items():
         points = speed.setdefault('ours' if n == 'ours' else name, {})
         points[int(case.removeprefix('fixed-'))] = np.median([r['tokens'] / r['seconds'] for r in said])
+  if not speed:
+    return
   figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout='constrained')
   for name, points in speed.items():
     batch = np.array(sorted(points))
