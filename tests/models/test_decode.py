@@ -188,8 +188,10 @@ MANY = {'max_new_tokens': 12, 'eos_id': EOS, 'pad_id': PAD, 'samples': 4}
 
 @pytest.fixture(scope='module')
 def many(tiny, text):
-  """(a model whose answers end early and late, 64 prompts, 256 answers all carried on to the end)."""
+  """(a model whose answers end early and late, 64 prompts, 256 answers all carried on to the end).
+  Every other prompt fills its columns, so that a cache that goes round too early loses a token."""
   prompt = [np.resize(np.asarray(x), (64, x.shape[1])) for x in text]
+  prompt[1][::2] = 1
   ends_soon = 3.0 * (np.arange(23) == EOS)[None]
   model = tiny.model._replace(unembed=lambda *x: tiny.model.unembed(*x) + ends_soon)
   plain = jax.jit(partial(decode.generate, model, shares=(), **MANY))(tiny.params, *prompt, KEY)
@@ -204,14 +206,14 @@ def _same(ours, plain):
   np.testing.assert_allclose(ours.logp_BT, plain.logp_BT, atol=1e-5)
 
 
-@pytest.mark.parametrize('blocks, quarters', [(1, 64), (4, 12)])
-def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, many, blocks, quarters,
+@pytest.mark.parametrize('blocks, quarters, shares', [(1, 64, (4, 16)), (4, 12, ())])
+def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, many, blocks, quarters, shares,
                                                                   monkeypatch):
-  """With the cache whole from the start, and grown by quarters."""
+  """With the cache whole from the start; and grown by quarters, all rows carried on into the last."""
   monkeypatch.setattr(decode, 'QUARTERS', quarters)
   model, prompt, plain = many
-  _same(jax.jit(partial(decode.generate, model, blocks=blocks, **MANY))(tiny.params, *prompt, KEY),
-        plain)
+  ours = jax.jit(partial(decode.generate, model, blocks=blocks, shares=shares, **MANY))
+  _same(ours(tiny.params, *prompt, KEY), plain)
 
 
 def test_slots_take_the_rows_that_wait_and_nothing_changes(tiny, many):
