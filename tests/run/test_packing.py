@@ -99,29 +99,30 @@ def test_eight_devices_are_one():
   assert len(jax.tree.leaves(made)[-1].sharding.device_set) == 8
 
 
-def test_every_pair_once_in_few_shapes_the_same_for_all_seeds():
-  data = made(1, 60)
+@pytest.mark.parametrize('parts', [1, 3])
+def test_every_pair_once_in_few_shapes_the_same_for_all_seeds(parts):
+  data = made(1, 400)
   def config(seed):
-    return ConfigDict({'seed': seed, 'batch_size': 8, 'pack': (WIDTH, 96), 'harmful_weight': 3.0,
-                       'eval_pairs': 16})
-  harmful_N = np.arange(60) % 2 == 0
-  sources = [comparisons.source(data, harmful_N, config(s), EOC, PAD, [0, 1], 2) for s in (0, 1)]
+    return ConfigDict({'seed': seed, 'batch_size': 32, 'pack': (256, 512), 'harmful_weight': 3.0,
+                       'eval_pairs': 64})
+  harmful_N = np.arange(400) % 2 == 0
+  sources = [comparisons.source(data, harmful_N, config(s), EOC, PAD, [0, 1], parts) for s in (0, 1)]
   shapes, seen = [], {0: [], 1: []}
   for i in range(sources[0][1]):
     rows = [host(config(s), i) for s, (host, _) in enumerate(sources)]
     shapes += {b.tokens_NT.shape for b in rows}
-    assert rows[0].tokens_NT.shape == rows[1].tokens_NT.shape and len(rows[0].tokens_NT) % 2 == 0
+    assert rows[0].tokens_NT.shape == rows[1].tokens_NT.shape and len(rows[0].tokens_NT) % parts == 0
     for s, b in enumerate(rows):
       used = b.label_NP > 0
       seen[s] += b.index_NP[used & (b.weight_NP > 0)].tolist()
       expected = np.where(harmful_N[b.index_NP[used]], 3, 1) * (b.weight_NP[used] > 0)
       np.testing.assert_array_equal(b.weight_NP[used], expected)
-  assert sorted(seen[0]) == sorted(seen[1]) == list(range(60)) and seen[0] != seen[1]
-  assert len(set(shapes)) <= 4
+  assert sorted(seen[0]) == sorted(seen[1]) == list(range(400)) and seen[0] != seen[1]
+  assert len(set(shapes)) <= 2 * 8
   held = comparisons.held_out(data, config(0), EOC, PAD, 2)
   np.testing.assert_allclose([held.weight_NP.sum(), held.lm_weight_NM.sum()], 1, rtol=1e-6)
   assert held.tokens_NT.shape[0] == 2 and held.tokens_NT.shape[1] % 2 == 0
-  assert sorted(held.index_NP[held.weight_NP > 0]) == list(range(16))
+  assert sorted(held.index_NP[held.weight_NP > 0]) == list(range(64))
 
 
 def test_fit_by_hand():
