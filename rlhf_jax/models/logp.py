@@ -24,21 +24,22 @@ def token_logp(model, params, tokens_BT, valid_BT, temperature=1.0, segment_BT=N
 def of_hidden(model, params, hidden_BTD, tokens_BT, valid_BT, temperature=1.0, segment_BT=None,
               start=0):
   """`token_logp` from the hidden states of the text, when another loss needs them too."""
-  def one(hidden_ND, token_N):
-    return pick(log_probs(model, params, hidden_ND, temperature), token_N[:, None])[:, 0]
   vocab = _vocab(model, params, hidden_BTD)
-  return _before(one, vocab, [hidden_BTD], [tokens_BT], valid_BT, segment_BT, start)
+  return _before(_of_token(model, params, temperature), vocab, [hidden_BTD], [tokens_BT], valid_BT,
+                 segment_BT, start)
 
 
 def of_next(model, params, hidden_NMD, id_NM, temperature=1.0):
   """log p of the M ids of each row as the tokens that come after these hidden states -> logp_NM, every
   one of them: for texts laid out so that the caller knows what stands before what."""
-  def one(hidden_ND, token_N):
-    return pick(log_probs(model, params, hidden_ND, temperature), token_N[:, None])[:, 0]
-  rows, columns = id_NM.shape
-  flat = [hidden_NMD.reshape(rows * columns, -1), id_NM.reshape(-1)]
-  most = max(_CHUNK // _vocab(model, params, hidden_NMD), _LEAST * rows)
-  return _by_rows(one, most, flat).reshape(rows, columns)
+  vocab = _vocab(model, params, hidden_NMD)
+  return _everywhere(_of_token(model, params, temperature), vocab, [hidden_NMD, id_NM])
+
+
+def _of_token(model, params, temperature):
+  """(hidden_ND, token_N) -> log p of these tokens as the next ones."""
+  return lambda hidden_ND, token_N: pick(
+    log_probs(model, params, hidden_ND, temperature), token_N[:, None])[:, 0]
 
 
 def logp_at(model, params, tokens_BT, valid_BT, id_BTK, temperature=1.0, segment_BT=None):
@@ -97,16 +98,21 @@ def _vocab(model, params, hidden_BTD):
 def _before(function, vocab, hidden, ids, valid_BT, segment_BT=None, start=0):
   """function(hidden before t, ..., ids at t, ...) on rows, for the columns t >= start."""
   moved = [align.previous(x, valid_BT, segment_BT, start=start) for x in hidden]
-  rows, time = valid_BT[:, start:].shape
-  flat = [x.reshape(rows * time, *x.shape[2:]) for x in moved + [x[:, start:] for x in ids]]
-  out = _by_rows(function, max(_CHUNK // vocab, _LEAST * rows), flat)
+  out = _everywhere(function, vocab, moved + [x[:, start:] for x in ids])
   counts_BT = align.has_previous(valid_BT, segment_BT) & (valid_BT > 0)
 
   def back(x):
-    x = x.reshape(rows, time, *x.shape[1:])
     x = jnp.pad(x, ((0, 0), (start, 0)) + ((0, 0),) * (x.ndim - 2))
     return jnp.where(counts_BT.reshape(counts_BT.shape + (1,) * (x.ndim - 2)), x, 0)
   return jax.tree.map(back, out)
+
+
+def _everywhere(function, vocab, arrays):
+  """function(*arrays) of all places of arrays [B, T, ...], a chunk of logits at a time."""
+  batch, time = arrays[0].shape[:2]
+  flat = [x.reshape(batch * time, *x.shape[2:]) for x in arrays]
+  out = _by_rows(function, max(_CHUNK // vocab, _LEAST * batch), flat)
+  return jax.tree.map(lambda x: x.reshape(batch, time, *x.shape[1:]), out)
 
 
 def _by_rows(function, most, arrays):
