@@ -101,26 +101,33 @@ def decoder(config, pin=lambda x, *axes: x):
   def widen(cache, room, column):
     """The columns of the prompt stand before `column`, around the ring's end if need be."""
     _check_length(config, cache.valid_BT.shape[1] + room)
-    def wide(x, axis):
-      x = jnp.pad(x, [(0, room if i == axis else 0) for i in range(x.ndim)])
-      return jnp.roll(x, column - cache.column, axis) if room else x
+    wide = partial(_widen, shift=column - cache.column, room=room)
     return Cache(*(tuple(wide(x, axis=2) for x in each) for each in (cache.keys, cache.values)),
                  wide(cache.valid_BT, axis=1), cache.position_B, jnp.int32(column))
 
+  @jax.jit
+  def decode_layer(x_BD, layer, keys_BGTK, values_BGTK, valid_BT, angle, at):
+    """One layer on one more token of every row -> (x_BD, keys and values with it in column `at`)."""
+    kept = []
+    def attend(q, k, v):
+      kept.extend(put(past, new[:, :, None], (0, 0, at, 0))
+                  for past, new in ((keys_BGTK, turn(k, angle)), (values_BGTK, v)))
+      return attend_past(turn(q, angle), *kept, valid_BT)
+    return block(x_BD, layer, attend), *kept
+
   def decode(params, token_B, cache):
-    """One more token in every row, in the cache's next column."""
-    at, keys, values = cache.column % cache.valid_BT.shape[1], list(cache.keys), list(cache.values)
+    """One more token in every row, in the cache's next column. A layer is jitted: Python goes through
+    one of them, however many there are and however many loops decode."""
+    at = cache.column % cache.valid_BT.shape[1]
     valid_BT = put(cache.valid_BT, jnp.ones(token_B.shape, cache.valid_BT.dtype)[:, None], (0, at))
     angle = turns(cache.position_B)
-    x_BD = embed(params, token_B, jnp.ones_like(token_B), cache.position_B)
-    for i, layer in enumerate(_apart(params['layers'], config)):
-      def attend(q, k, v, i=i):
-        keys[i] = put(keys[i], turn(k, angle)[:, :, None], (0, 0, at, 0))
-        values[i] = put(values[i], v[:, :, None], (0, 0, at, 0))
-        return attend_past(turn(q, angle), keys[i], values[i], valid_BT)
-      x_BD = block(x_BD, layer, attend)
-    return norm(x_BD, params, 'norm'), Cache(tuple(keys), tuple(values), valid_BT,
-                                             cache.position_B + 1, cache.column + 1)
+    x_BD, kept = embed(params, token_B, jnp.ones_like(token_B), cache.position_B), []
+    for layer, *past in zip(_apart(params['layers'], config), cache.keys, cache.values, strict=True):
+      x_BD, *new = decode_layer(x_BD, layer, *past, valid_BT, angle, at)
+      kept.append(new)
+    keys, values = zip(*kept, strict=True)
+    return norm(x_BD, params, 'norm'), Cache(keys, values, valid_BT, cache.position_B + 1,
+                                             cache.column + 1)
 
   def ready(params):
     """Cast, and a tree a layer: a slice of stacked weights inside a loop is a copy at every step."""
@@ -134,6 +141,13 @@ def decoder(config, pin=lambda x, *axes: x):
                'rows', 'vocab')
 
   return Model(_spec(config), apply, unembed, prefill, decode, ready, widen)
+
+
+@partial(jax.jit, static_argnames=('room', 'axis'))
+def _widen(x, shift, room, axis):
+  """x with `room` empty columns, all turned by `shift`."""
+  x = jnp.pad(x, [(0, room if i == axis else 0) for i in range(x.ndim)])
+  return jnp.roll(x, shift, axis) if room else x
 
 
 def heads(y_ND, weight_DHK):
