@@ -513,6 +513,8 @@ MUTANTS = [
            TEST_COMPARISONS + 'rows_by_hand'),
     Mutant(PM_SCORE, 'if eoc_id is not None:', 'if eoc_id is None or True:',
            TEST_PM_SCORE + 'without_the_token_it_is_read_on_the_last_valid_one'),
+    Mutant(BUILD, 'lambda leaf: leaf[s], x)', 'lambda leaf: leaf[0], x)',
+           TEST_BUILD + 'several_runs_go_through_one_program_each_with_its_own'),
     Mutant(BUILD, "tokenizer.eoc_id if config['end_of_context'] else None", 'tokenizer.eoc_id',
            TEST_BUILD + 'a_score_is_read_where_its_model_learnt_it'),
     Mutant(BUILD, "{'end_of_context': True} |", "{'end_of_context': False} |",

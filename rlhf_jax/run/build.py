@@ -30,6 +30,14 @@ class Part(NamedTuple):
   whole: Callable
 
 
+class OnPolicy(NamedTuple):
+  """What a batch goes through before it is trained on: run(state, frozen, batch, i) -> batch.
+  at_once: of `across`."""
+  name: str
+  run: Callable
+  at_once: bool = False
+
+
 class Role(NamedTuple):
   """A network read from a run directory: what later stages start from or keep frozen."""
   model: object
@@ -288,10 +296,27 @@ def put(batches, mesh):
   return meshes.put(batch, _lead(meshes.batch_sharding(mesh)))
 
 
+def across(function, in_axes, at_once=False):
+  """`function` of one run for S runs in one program, the arguments of axis 0 stacked and those of None
+  shared -> its results, stacked: by `vmap`. On CPU one run after another inside the program, since the
+  arrays of all runs do not fit the caches and those of one do (docs/performance.md), unless `at_once`:
+  for many small steps, whose cost is not in their arrays."""
+  if at_once or jax.default_backend() != 'cpu':
+    return jax.vmap(function, in_axes)
+
+  def in_turn(*args):
+    def one(s):
+      return function(*(x if axis is None else jax.tree.map(lambda leaf: leaf[s], x)
+                        for x, axis in zip(args, in_axes, strict=True)))
+    runs = len(jax.tree.leaves(args[in_axes.index(0)])[0])
+    return jax.lax.map(one, jax.numpy.arange(runs))
+  return in_turn
+
+
 def compiled_update(update, shardings, several):
   """The update, jitted once: shardings pinned on both sides, the state donated."""
   if several:
-    update = jax.vmap(update, in_axes=(0, 0, None))
+    update = across(update, (0, 0, None))
   return jax.jit(update, in_shardings=(shardings, None, None), out_shardings=(shardings, None),
                  donate_argnums=0)
 
@@ -299,15 +324,15 @@ def compiled_update(update, shardings, several):
 def source(host, device, configs, mesh, part=lambda name, run: run):
   """(state, frozen, i) -> batch on the mesh: a pure function of its arguments.
 
-  host(config, i) -> numpy batch at data position i. device: the on-policy parts in turn, pairs of
-  a name and (state, frozen, batch, i) -> batch, each a jitted program; (): the host's batch is what
-  is trained on. part(name, program) -> program, to look on.
+  host(config, i) -> numpy batch at data position i. device: the `OnPolicy` parts in turn, each a
+  jitted program; (): the host's batch is what is trained on. part(name, program) -> program, to look
+  on.
   """
   rows, several = meshes.batch_sharding(mesh), len(configs) > 1
-  def compiled(run):
-    return jax.jit(jax.vmap(run, in_axes=(0, None, 0, None)) if several else run,
+  def compiled(run, at_once):
+    return jax.jit(across(run, (0, None, 0, None), at_once) if several else run,
                    out_shardings=_lead(rows) if several else rows)
-  parts = [part(name, compiled(run)) for name, run in device]
+  parts = [part(name, compiled(run, at_once)) for name, run, at_once in device]
   def batch(state, frozen, i):
     made = put([host(config, i) for config in configs], mesh)
     for run in parts:

@@ -137,7 +137,7 @@ def rollout(config, parts, whole, end_id):
     paid_B = ppo.paid_score(made, end_id, moments, p.no_end_score, p.no_end_penalty)
     return ppo.experience(made, p.discount, p.lam, p.whiten, paid_B,
                           p.whiten_rewards).replace(text=batch['text'])
-  return ('decode', decode), ('score', score)
+  return build.OnPolicy('decode', decode, at_once=True), build.OnPolicy('score', score)
 
 
 def widths(config, start, answer_width, several=False):

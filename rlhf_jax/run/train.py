@@ -106,7 +106,7 @@ def _each(every, last):
 
 def _evaluator(evaluate, configs, workdirs, frozen, state, start, last):
   every, several = configs[0].eval_every, len(configs) > 1
-  run = jax.jit(jax.vmap(evaluate, in_axes=(0, None)) if several else evaluate)
+  run = jax.jit(build.across(evaluate, (0, None)) if several else evaluate)
   def write(step, state, metrics):
     del metrics
     values = jax.device_get(run(state, frozen))

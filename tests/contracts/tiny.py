@@ -90,8 +90,8 @@ def ppo_program(mesh, passes=1, minibatches=1, microbatches=1, rows=8, left=0, s
   shardings = build.state_shardings(build.stack(states), specs, mesh, several)
   return SimpleNamespace(
     loss=loss, gradient=jax.jit(jax.value_and_grad(loss, has_aux=True)), shardings=shardings,
-    source=build.source(lambda config, i: prompts(i, rows, left), [('rollout', experience)],
-                        [RUN] * runs, mesh),
+    source=build.source(lambda config, i: prompts(i, rows, left),
+                        [build.OnPolicy('rollout', experience, at_once=True)], [RUN] * runs, mesh),
     update=build.compiled_update(ppo.reported(update, END), shardings, several))
 
 

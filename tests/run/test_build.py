@@ -201,3 +201,16 @@ def test_what_bfloat16_changes_of_a_reference():
     a, b = (logp.token_logp(model, p, *map(jnp.array, ROWS)) for p in (params, kept))
     moved = float(jnp.abs(a - b).max())
     assert least <= moved <= most and float(jnp.abs(a).max()) > 1
+
+
+@pytest.mark.parametrize('at_once', [True, False], ids=['at once', 'in turn'])
+def test_several_runs_go_through_one_program_each_with_its_own(at_once):
+  def one(state, frozen, batch, i):
+    return state['w'] @ batch + frozen, jax.random.uniform(state['key']) + i
+  keys = jax.random.split(jax.random.key(0), 3)
+  state_S = {'w': jnp.arange(6.0).reshape(3, 2), 'key': keys}
+  batch_S = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+  many = jax.jit(build.across(one, (0, None, 0, None), at_once))
+  product_S, random_S = many(state_S, jnp.float32(10), batch_S, 7)
+  np.testing.assert_array_equal(product_S, [12, 28, 60])       # 0 + 2, 6 + 12, 20 + 30, and 10 each
+  np.testing.assert_allclose(random_S, [7 + jax.random.uniform(key) for key in keys], rtol=1e-6)
