@@ -47,9 +47,10 @@ def run_group(configs, workdirs):
   data, facts = comparisons.load(config, base, world, mesh)
   harmful_N = worlds.is_harmful(world, data['train'])
   parts = meshes.batch_shards(mesh) * config.microbatches
-  host, per_epoch = comparisons.source(data['train'], harmful_N, config, *ids,
-                                       [c.seed for c in configs], parts)
-  held, steps = comparisons.held_out(data['validation'], config, *ids, parts), per_epoch * config.epochs
+  host, per_epoch = comparisons.source(comparisons.layout(data['train'], config, *ids), harmful_N,
+                                       config, [c.seed for c in configs], parts)
+  held = comparisons.held_out(comparisons.layout(data['validation'], config, *ids), config, parts)
+  steps = per_epoch * config.epochs
 
   whole_loss = build.preference_loss(body, config.lm_weight, bool(config.pack))
 

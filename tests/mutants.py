@@ -73,6 +73,7 @@ HH, TEST_HH = 'data/hh.py', 'data/test_hh.py::test_'
 PMP, TEST_PMP = 'data/pmp.py', 'data/test_pmp.py::test_'
 PAIRS, TEST_PAIRS = 'data/pairs.py', 'data/test_pairs.py::test_'
 COMPARISONS, TEST_COMPARISONS = 'run/comparisons.py', 'run/test_comparisons.py::test_'
+LAYOUTS = 'data/layouts.py'
 TEST_PACKING = 'run/test_packing.py::test_'
 TEST_BUILD = 'run/test_build.py::test_'
 BATCHES, TEST_BATCHES = 'data/batches.py', 'data/test_batches.py::test_'
@@ -81,7 +82,6 @@ SPEC, MESH, SIZES = 'core/spec.py', 'core/mesh.py', 'models/sizes.py'
 ATTENTION, TRANSFORMER, RUNDIR = 'models/attention.py', 'models/transformer.py', 'core/rundir.py'
 FITS, CALIBRATION = 'analysis/fits.py', 'analysis/calibration.py'
 ROBUSTNESS, TEST_ROBUSTNESS = 'analysis/robustness.py', 'analysis/test_robustness.py::test_'
-COMPARISONS, TEST_COMPARISONS = 'run/comparisons.py', 'run/test_comparisons.py::test_'
 TEST_SPEC, TEST_MESH = 'core/test_spec.py::test_', 'core/test_mesh.py::test_'
 TEST_SIZES, TEST_TRANSFORMER = 'models/test_sizes.py::test_', 'models/test_transformer.py::test_'
 TEST_RUNDIR, TEST_FITS = 'core/test_rundir.py::test_', 'analysis/test_fits.py::test_'
@@ -507,9 +507,9 @@ MUTANTS = [
     Mutant(WORLDS, '_rows(pairs, pairs.place < data.validation_share)',
            '_rows(pairs, np.arange(len(pairs.place)) % 4 == 0)',
            TEST_WORLDS + 'pmp_rows_are_the_texts_and_their_order'),
-    Mutant(COMPARISONS, '*answers[i], *end]', '*answers[i], eoc_id or 0]',
+    Mutant(LAYOUTS, '*answers[i], *end]', '*answers[i], eoc_id or 0]',
            TEST_COMPARISONS + 'rows_by_hand'),
-    Mutant(COMPARISONS, 'chosen[1] * weight_B[:, None] * first_BT', 'chosen[1] * first_BT',
+    Mutant(LAYOUTS, 'chosen[1] * weight_B[:, None] * first_BT', 'chosen[1] * first_BT',
            TEST_COMPARISONS + 'rows_by_hand'),
     Mutant(PM_SCORE, 'if eoc_id is not None:', 'if eoc_id is None or True:',
            TEST_PM_SCORE + 'without_the_token_it_is_read_on_the_last_valid_one'),
@@ -1092,16 +1092,16 @@ MUTANTS = [
            TEST_PACKING + 'fit_by_hand'),
     Mutant(BATCHES, 'after_RK[:, 0], room_K[0]).argmin()', '-after_RK[:, 0], room_K[0]).argmin()',
            TEST_PACKING + 'fit_by_hand'),
-    Mutant(COMPARISONS, 'lm[row] += range(start, stop - 1)', 'lm[row] += range(start + 1, stop)',
+    Mutant(LAYOUTS, 'lm[row] += range(start, stop - 1)', 'lm[row] += range(start + 1, stop)',
            TEST_PACKING + 'a_packed_row_by_hand'),
-    Mutant(COMPARISONS, '= (stop - 1, len(ids[row]) - 1), b', '= (len(ids[row]) - 1, stop - 1), b',
+    Mutant(LAYOUTS, '= (stop - 1, len(ids[row]) - 1), b', '= (len(ids[row]) - 1, stop - 1), b',
            TEST_PACKING + 'packed_is_unpacked'),
-    Mutant(COMPARISONS, '[bucket.weight_B[b]] *', '[1.0] *', TEST_PACKING + 'packed_is_unpacked'),
-    Mutant(COMPARISONS, 'weight_NP=slots(bucket.weight_B)', 'weight_NP=used_NP.astype(np.float32)',
+    Mutant(LAYOUTS, '[bucket.weight_B[b]] *', '[1.0] *', TEST_PACKING + 'packed_is_unpacked'),
+    Mutant(LAYOUTS, 'weight_NP=slots(bucket.weight_B)', 'weight_NP=used_NP.astype(np.float32)',
            TEST_PACKING + 'packed_is_unpacked'),
-    Mutant(COMPARISONS, 'kinds[row] += [branch] * len(part)', 'kinds[row] += [0] * len(part)',
+    Mutant(LAYOUTS, 'kinds[row] += [branch] * len(part)', 'kinds[row] += [0] * len(part)',
            TEST_PACKING + 'packed_is_unpacked'),
-    Mutant(COMPARISONS, 'segments[row] += [slot + 1] * len(part)', 'segments[row] += [1] * len(part)',
+    Mutant(LAYOUTS, 'segments[row] += [slot + 1] * len(part)', 'segments[row] += [1] * len(part)',
            TEST_PACKING + 'packed_is_unpacked'),
     Mutant(COMPARISONS, 'for seed in {config.seed, *seeds})', 'for seed in {config.seed})',
            TEST_PACKING + 'every_pair_once_in_few_shapes_the_same_for_all_seeds'),
@@ -1419,7 +1419,7 @@ MUTANTS = [
            TEST_CANDIDATES + 'the_best_of_every_n_is_kept_in_order'),
     Mutant(COMPARISONS, 'take - harmful)}', 'take)}',
            TEST_COMPARISONS + 'a_mixture_has_its_share_of_a_fixed_total'),
-    Mutant(COMPARISONS, 'np.where(harmful_N[index]', 'np.where(~harmful_N[index]',
+    Mutant(COMPARISONS, 'np.where(harmful_N[', 'np.where(~harmful_N[',
            TEST_COMPARISONS + 'the_weight_of_harmful_comparisons_is_on_their_pair_loss_alone'),
     Mutant(WORLDS, 'if len(row) <= world.prompt_width]', 'if row]',
            TEST_WORLDS + 'written_prompts_are_read_as_the_worlds_own'),

@@ -4,7 +4,6 @@ Settings as in peers/preference.py, with `packed`: whole pairs in rows of `width
 for each text. The update is that of `experiments.train_pm`.
 """
 import dataclasses
-import functools
 import json
 import resource
 import sys
@@ -15,10 +14,11 @@ import numpy as np
 
 from experiments.benchmarks import contest
 from rlhf_jax.core import optim, step
-from rlhf_jax.data.batches import Bucket, fit
+from rlhf_jax.data import layouts
+from rlhf_jax.data.batches import Bucket
 from rlhf_jax.data.pairs import Comparisons
 from rlhf_jax.models import huggingface, transformer
-from rlhf_jax.run import build, comparisons
+from rlhf_jax.run import build
 
 
 def main():
@@ -33,17 +33,13 @@ def main():
   prompt, chosen, rejected = zip(*(pair for batch in plan for pair in batch), strict=True)
   texts = [''] * len(prompt)
   data = Comparisons(prompt, chosen, rejected, texts, texts, np.zeros(len(prompt), np.int32))
-  size_NK, count = comparisons.sizes(data, None), len(plan[0])
-  lay = functools.partial(comparisons.pack if settings['packed'] else comparisons.batch, data,
-                          eoc_id=None, pad_id=settings['pad_id'])
+  made = layouts.packed if settings['packed'] else layouts.separate
+  layout, count = made(data, [settings['width']], None, settings['pad_id']), len(plan[0])
 
   def batch(i):
     index = np.arange(i * count, (i + 1) * count)
     bucket = Bucket(settings['width'], index, np.ones(count, np.float32))
-    if not settings['packed']:
-      return lay(bucket)
-    rows = 1 + fit(size_NK[index], comparisons.room(bucket.width)).max()
-    return lay(bucket, -(-rows // 2) * 2)                   # even numbers of rows: few programs
+    return layout.lay(bucket, -(-layout.rows(bucket) // 2) * 2)     # even: few programs
 
   def work():
     state = step.create(params, optimizer, jax.random.key(0), settings['learning_rate'])

@@ -1,10 +1,4 @@
-"""Comparisons as batches of a preference model: where they come from, how rows are laid out.
-
-A text is prompt + answer + end-of-context token; with eoc_id None there is no such token, and the score
-is read on the last one of the answer. Two layouts: a row for each text of a pair, padded on the right
-to one of `config.widths`; or, for training, whole pairs packed into rows of `config.pack`, the prompt
-once, where that names widths.
-"""
+"""Comparisons for a preference model: where they come from, which of them, batch by batch."""
 import functools
 import zlib
 
@@ -13,8 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rlhf_jax.core import mesh as meshes
-from rlhf_jax.core.types import PackedPairs, PreferenceBatch
-from rlhf_jax.data import batches
+from rlhf_jax.data import batches, layouts
 from rlhf_jax.rollout import candidates
 from rlhf_jax.run import build, worlds
 
@@ -121,75 +114,13 @@ def pair_sampler(policy, answer_width, batch_size, mesh, judge=None, best_of=1):
   return sampler
 
 
-def _lengths(data):
-  return np.array([len(p) + max(len(a), len(b)) + 1 for p, a, b in
-                   zip(data.prompt, data.chosen, data.rejected, strict=True)])
+def layout(data, config, eoc_id, pad_id):
+  """The Layout that `config` asks for in training: pairs packed where it names widths for it."""
+  made, widths = (layouts.packed, config.pack) if config.pack else (layouts.separate, config.widths)
+  return made(data, widths, eoc_id, pad_id)
 
 
-def batch(data, bucket, eoc_id, pad_id):
-  """The PreferenceBatch of one bucket of `data`."""
-  def side(answers):
-    end = [] if eoc_id is None else [eoc_id]
-    rows = [[*data.prompt[i], *answers[i], *end] for i in bucket.index_B]
-    return batches.pad(rows, bucket.width, 'right', pad_id)
-  chosen, rejected = side(data.chosen), side(data.rejected)
-  weight_B = bucket.weight_B
-  first_BT = np.arange(bucket.width) > 0                       # nothing predicts the first token
-  return PreferenceBatch(
-    *chosen, *rejected, label_B=np.ones(len(weight_B), np.float32), weight_B=weight_B,
-    lm_weight_BT=chosen[1] * weight_B[:, None] * first_BT, group_B=data.group_N[bucket.index_B],
-    index_B=bucket.index_B.astype(np.int32))
-
-
-def sizes(data, eoc_id):
-  """[N, 3] of each pair in a packed row: columns, tokens that the language-model term predicts, 1."""
-  end = eoc_id is not None
-  stem, chosen, rejected = (np.array([len(x) for x in side], np.int64)
-                            for side in (data.prompt, data.chosen, data.rejected))
-  whole = stem + chosen + end
-  return np.stack([whole + rejected + end, whole - 1, np.ones_like(stem)], axis=1)
-
-
-def room(width):
-  """What a packed row of `width` columns holds, as `sizes`: two in three of all tokens of published
-  pairs are predicted, and the shortest of ten of them have 38 tokens and more."""
-  return np.array([width, width * 3 // 4, max(1, width // 32)])
-
-
-def pack(data, bucket, rows, eoc_id, pad_id):
-  """The PackedPairs of one bucket of `data` in so many rows, those left over empty."""
-  end = [] if eoc_id is None else [eoc_id]
-  _, targets, most = room(bucket.width)
-  row_B = batches.fit(sizes(data, eoc_id)[bucket.index_B], room(bucket.width))
-  ids, kinds, segments, lm, lm_weight = ([[] for _ in range(rows)] for _ in range(5))
-  at, place = np.zeros((rows, 2, most), np.int32), np.full((rows, most), -1)
-  for b, (row, i) in enumerate(zip(row_B.tolist(), bucket.index_B.tolist(), strict=True)):
-    parts = data.prompt[i], [*data.chosen[i], *end], [*data.rejected[i], *end]
-    start, slot = len(ids[row]), segments[row][-1] if segments[row] else 0
-    for branch, part in enumerate(parts):
-      ids[row] += part
-      kinds[row] += [branch] * len(part)
-      segments[row] += [slot + 1] * len(part)
-    stop = start + len(parts[0]) + len(parts[1])
-    lm[row] += range(start, stop - 1)
-    lm_weight[row] += [bucket.weight_B[b]] * (stop - 1 - start)
-    at[row, :, slot], place[row, slot] = (stop - 1, len(ids[row]) - 1), b
-  (tokens_NT, valid_NT), (branch_NT, _), (segment_NT, _) = (
-    batches.pad(x, bucket.width, 'right', fill)
-    for x, fill in ((ids, pad_id), (kinds, 0), (segments, 0)))
-  lm_at_NM, real_NM = batches.pad(lm, targets, 'right', 0)
-  lm_weight_NM = np.zeros(real_NM.shape, np.float32)
-  lm_weight_NM[real_NM > 0] = [w for row in lm_weight for w in row]
-  used_NP = place >= 0
-  def slots(x_B):
-    return np.where(used_NP, np.asarray(x_B)[place], 0).astype(np.asarray(x_B).dtype)
-  return PackedPairs(
-    tokens_NT, valid_NT, segment_NT, branch_NT, lm_at_NM, lm_weight_NM, at[:, 0], at[:, 1],
-    label_NP=used_NP.astype(np.float32), weight_NP=slots(bucket.weight_B),
-    group_NP=slots(data.group_N[bucket.index_B]), index_NP=slots(bucket.index_B.astype(np.int32)))
-
-
-def source(data, harmful_N, config, eoc_id, pad_id, seeds=(), parts=1):
+def source(layout, harmful_N, config, seeds=(), parts=1):
   """(host(config, i) -> batch, batches an epoch): every comparison once an epoch.
 
   `config.harmful_weight` is lambda in L_helpful + lambda L_harmless of Bai et al. 2022, figure 27, for
@@ -197,18 +128,13 @@ def source(data, harmful_N, config, eoc_id, pad_id, seeds=(), parts=1):
   have one of at most 8 numbers of rows in each width, all of them multiples of `parts`, and the same
   for all `seeds`, whose runs are in one program.
   """
-  size_NK = sizes(data, eoc_id) if config.pack else None
-  length_N = _packed_width(size_NK) if config.pack else _lengths(data)
-
   @functools.lru_cache(maxsize=64)
   def plan(seed, epoch):
-    widths = list(config.pack or config.widths)
-    return batches.buckets(length_N, config.batch_size, widths, (seed, epoch))
+    return batches.buckets(layout.width_N, config.batch_size, layout.widths, (seed, epoch))
 
   @functools.lru_cache(maxsize=64)
   def needed(seed, epoch):
-    return np.array([1 + batches.fit(size_NK[b.index_B], room(b.width)).max()
-                     for b in plan(seed, epoch)])
+    return np.array([layout.rows(bucket) for bucket in plan(seed, epoch)])
 
   def rows(epoch, at):
     most = max(needed(seed, epoch)[at] for seed in {config.seed, *seeds})
@@ -220,45 +146,27 @@ def source(data, harmful_N, config, eoc_id, pad_id, seeds=(), parts=1):
   per_epoch = len(plan(config.seed, 0))
   def host(config, i):
     epoch, at = divmod(i, per_epoch)
-    bucket = plan(config.seed, epoch)[at]
-    if config.pack:
-      made = pack(data, bucket, rows(epoch, at), eoc_id, pad_id)
-      return made.replace(weight_NP=made.weight_NP * factor(made.index_NP))
-    made = batch(data, bucket, eoc_id, pad_id)
-    return made.replace(weight_B=made.weight_B * factor(made.index_B))
-  def factor(index):
-    return np.where(harmful_N[index], config.harmful_weight, 1).astype(np.float32)
+    made = layout.lay(plan(config.seed, epoch)[at], rows(epoch, at))
+    factor = np.where(harmful_N[getattr(made, layout.index)], config.harmful_weight, 1)
+    return made.replace(**{layout.weight: getattr(made, layout.weight) * factor.astype(np.float32)})
   return host, per_epoch
 
 
-def _packed_width(size_NK):
-  """The narrowest row that holds each pair alone."""
-  return np.maximum(size_NK[:, 0], -(-4 * size_NK[:, 1] // 3))
-
-
-def held_out(data, config, eoc_id, pad_id, parts=1):
+def held_out(layout, config, parts=1):
   """The first `config.eval_pairs` comparisons as batches stacked on a leading axis, weights adding
   up to 1 over all of them."""
-  count = min(config.eval_pairs, len(data.prompt))
+  count = min(config.eval_pairs, len(layout.width_N))
   index = np.arange(count // config.batch_size * config.batch_size)
   if not len(index):
     raise ValueError(f'{count} validation comparisons do not fill a batch of {config.batch_size}: '
                      'lower config.batch_size or raise the number of comparisons')
-  length_N = _packed_width(sizes(data, eoc_id)) if config.pack else _lengths(data)
-  width = min(w for w in sorted(config.pack or config.widths) if w >= length_N[index].max())
+  width = min(w for w in layout.widths if w >= layout.width_N[index].max())
   plan = [batches.Bucket(width, rows, np.ones(len(rows), np.float32))
           for rows in index.reshape(-1, config.batch_size)]
-  if config.pack:
-    most = max(1 + batches.fit(sizes(data, eoc_id)[b.index_B], room(width)).max() for b in plan)
-    held = [pack(data, b, -(-most // parts) * parts, eoc_id, pad_id) for b in plan]
-  else:
-    held = [batch(data, b, eoc_id, pad_id) for b in plan]
-  held = jax.tree.map(lambda *x: np.stack(x), *held)
-  if config.pack:
-    return held.replace(weight_NP=held.weight_NP / held.weight_NP.sum(),
-                        lm_weight_NM=held.lm_weight_NM / held.lm_weight_NM.sum())
-  return held.replace(weight_B=held.weight_B / held.weight_B.sum(),
-                      lm_weight_BT=held.lm_weight_BT / held.lm_weight_BT.sum())
+  rows = -(-max(map(layout.rows, plan)) // parts) * parts
+  held = jax.tree.map(lambda *x: np.stack(x), *(layout.lay(bucket, rows) for bucket in plan))
+  return held.replace(**{name: getattr(held, name) / getattr(held, name).sum()
+                         for name in (layout.weight, layout.lm_weight)})
 
 
 def ranked(count, policy, world, mesh):
@@ -287,9 +195,10 @@ def ranked(count, policy, world, mesh):
 def scores(score, params, data, config, eoc_id, pad_id, mesh):
   """(chosen_N, rejected_N): score(params, tokens_BT, valid_BT) of both sides of all comparisons."""
   out = np.zeros((2, len(data.prompt)), np.float32)
-  plan = batches.buckets(_lengths(data), config.batch_size, list(config.widths), 0)
+  layout = layouts.separate(data, config.widths, eoc_id, pad_id)
+  plan = batches.buckets(layout.width_N, config.batch_size, layout.widths, 0)
   for bucket in tqdm(plan, desc='         scoring', unit='batch'):
-    b = batch(data, bucket, eoc_id, pad_id)
+    b = layout.lay(bucket, config.batch_size)
     for side, rows in enumerate(((b.chosen_BT, b.chosen_valid_BT),
                                  (b.rejected_BT, b.rejected_valid_BT))):
       out[side, bucket.index_B] = meshes.fetch(score(params, *meshes.put_batch(rows, mesh)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from rlhf_jax.data import layouts
 from rlhf_jax.data.batches import Bucket
 from rlhf_jax.data.pairs import Comparisons
 from rlhf_jax.run import comparisons
@@ -15,7 +16,7 @@ DATA = Comparisons([[3], []], [[4, 5], [6]], [[7], [8, 8]], ['', ''], ['', ''], 
 @pytest.mark.parametrize('eoc_id, end', [(EOC, [EOC]), (None, [])])
 def test_rows_by_hand(eoc_id, end):
   bucket = Bucket(5, np.array([1, 0]), np.array([1.0, 0.0]))
-  made = comparisons.batch(DATA, bucket, eoc_id, PAD)
+  made = layouts.batch(DATA, bucket, eoc_id, PAD)
   rows = {'chosen': ([6], [3, 4, 5]), 'rejected': ([8, 8], [3, 7])}
   for side, expected in rows.items():
     expected = [row + end for row in expected]
@@ -87,7 +88,8 @@ def test_the_weight_of_harmful_comparisons_is_on_their_pair_loss_alone():
   def first(weight):
     config = ConfigDict({'seed': 0, 'batch_size': 6, 'widths': (4,), 'pack': (),
                          'harmful_weight': weight})
-    host, per_epoch = comparisons.source(data, harmful_N, config, EOC, PAD)
+    host, per_epoch = comparisons.source(
+      comparisons.layout(data, config, EOC, PAD), harmful_N, config)
     assert per_epoch == 1
     return host(config, 0)
   plain, heavy = first(1.0), first(3.0)

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from rlhf_jax.core import mesh as meshes
-from rlhf_jax.data import batches
+from rlhf_jax.data import batches, layouts
 from rlhf_jax.data.pairs import Comparisons
 from rlhf_jax.run import build, comparisons
 from tests.contracts import tiny
@@ -37,7 +37,7 @@ def gradient(packed, lm_weight=0.7):
 
 def normalised(packed, rows=None, order=range(8), end=EOC, width=WIDTH):
   bucket = batches.Bucket(width, np.array(order), WEIGHT_B[np.array(order)])
-  made = comparisons.pack(DATA, bucket, rows, end, PAD) if packed else comparisons.batch(
+  made = layouts.pack(DATA, bucket, rows, end, PAD) if packed else layouts.batch(
     DATA, bucket, end, PAD)
   return made.normalise()
 
@@ -45,7 +45,7 @@ def normalised(packed, rows=None, order=range(8), end=EOC, width=WIDTH):
 def test_a_packed_row_by_hand():
   data = Comparisons([[3], [4, 5]], [[6, 7], [8]], [[9], [10]], [''] * 2, [''] * 2, np.array([5, 6]))
   bucket = batches.Bucket(64, np.array([1, 0]), np.array([1, 2], np.float32))
-  made = comparisons.pack(data, bucket, 2, EOC, PAD)
+  made = layouts.pack(data, bucket, 2, EOC, PAD)
   # equally long pairs: in the order of the bucket; prompt, chosen, end, rejected, end
   assert made.tokens_NT[0, :13].tolist() == [4, 5, 8, 2, 10, 2, 3, 6, 7, 2, 9, 2, PAD]
   assert made.segment_NT[0, :13].tolist() == [1] * 6 + [2] * 6 + [0]
@@ -101,12 +101,16 @@ def test_eight_devices_are_one():
 
 @pytest.mark.parametrize('parts', [1, 3])
 def test_every_pair_once_in_few_shapes_the_same_for_all_seeds(parts):
-  data = made(1, 400)
+  # Lengths of a long tail: batches of the two seeds need other numbers of rows.
+  rng, short = np.random.default_rng(0), made(1, 400)
+  data = short._replace(prompt=[rng.integers(3, 20, 1 + int(n)).tolist()
+                                for n in rng.exponential(60, 400).clip(max=360)])
   def config(seed):
     return ConfigDict({'seed': seed, 'batch_size': 32, 'pack': (256, 512), 'harmful_weight': 3.0,
                        'eval_pairs': 64})
   harmful_N = np.arange(400) % 2 == 0
-  sources = [comparisons.source(data, harmful_N, config(s), EOC, PAD, [0, 1], parts) for s in (0, 1)]
+  laid = comparisons.layout(data, config(0), EOC, PAD)
+  sources = [comparisons.source(laid, harmful_N, config(s), [0, 1], parts) for s in (0, 1)]
   shapes, seen = [], {0: [], 1: []}
   for i in range(sources[0][1]):
     rows = [host(config(s), i) for s, (host, _) in enumerate(sources)]
@@ -119,7 +123,7 @@ def test_every_pair_once_in_few_shapes_the_same_for_all_seeds(parts):
       np.testing.assert_array_equal(b.weight_NP[used], expected)
   assert sorted(seen[0]) == sorted(seen[1]) == list(range(400)) and seen[0] != seen[1]
   assert len(set(shapes)) <= 2 * 8
-  held = comparisons.held_out(data, config(0), EOC, PAD, 2)
+  held = comparisons.held_out(laid, config(0), 2)
   np.testing.assert_allclose([held.weight_NP.sum(), held.lm_weight_NM.sum()], 1, rtol=1e-6)
   assert held.tokens_NT.shape[0] == 2 and held.tokens_NT.shape[1] % 2 == 0
   assert sorted(held.index_NP[held.weight_NP > 0]) == list(range(64))
