@@ -44,14 +44,15 @@ def hh(config):
   config.data = presets.hh_data()
   config.model = presets.model('mini', vocab_size=2048)
   config.update({'policy': '', 'widths': (64, 96, 128, 192, 256, 384), 'eval_every': 100,
-                 'pack': (128, 192, 256, 384, 512, 768), 'eval_pairs': 256})
+                 'pack': (128, 192, 256, 384, 512, 768), 'eval_pairs': 256,
+                 'epochs': presets.laptop('hh.epochs')})
   return config
 
 
 def pmp(config):
   """Bai et al. section 3.1, first stage: one epoch, a constant 0.1 of the pretraining rate."""
   config = hh(config)
-  config.data = presets.pmp_data()
+  config.data, config.epochs = presets.pmp_data(), 1
   config.widths, config.pack = (*config.widths, 512), (*config.pack, 1024)
   config.optimizer = presets.optimizer(0.1 * presets.LEARNING_RATE, decay='constant')
   return config
