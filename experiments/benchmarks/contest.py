@@ -23,6 +23,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 VENVS = ROOT / '.venv-bench'
 SCRIPTS = pathlib.Path(__file__).parent / 'peers'
 TICK = os.sysconf('SC_CLK_TCK') if hasattr(os, 'sysconf') else 100
+# What all of them measure: 10.6M parameters outside the tables, a size of `models.sizes`.
+LLAMA = {'name': 'llama', 'layers': 6, 'width': 384, 'heads': 6, 'vocab_size': 8192, 'context': 1024,
+         'mlp_ratio': 8 / 3}
 # Made by `environment`, never in our own. Versions that the measured tables were made with.
 PEERS = {
   'torch': ('torch==2.13.0', 'transformers==5.23.0', 'numpy'),

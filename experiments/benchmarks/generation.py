@@ -35,8 +35,8 @@ from rlhf_jax.core import spec
 from rlhf_jax.models import decode, huggingface, sizes, transformer
 
 WIDTH, NEW, QUEUE, MEAN, END, PAD = 64, 128, 512, 32, 3, 0
-SIZE = {'layers': 6, 'width': 384, 'heads': 6, 'vocab_size': 8192, 'context': 1024, 'mlp_ratio': 8 / 3,
-        'tie_embeddings': True, 'rope_base': 1e6}          # Tunix 0.1.7 has this base whatever is said
+# Tunix 0.1.7 has this base whatever is said.
+SIZE = contest.LLAMA | {'tie_embeddings': True, 'rope_base': 1e6}
 CASES = ('fixed-1', 'fixed-32', 'fixed-256', 'queue', 'mixed')
 SLOTS = 64                                                 # of ours, on two cores
 PRECISIONS = {'float32': 1e-3, 'bfloat16': 0.2}            # and how far logits may lie from ours
@@ -132,7 +132,7 @@ def weights(folder):
   """The Hugging Face folder of random weights, made when it is not there."""
   if not (folder / 'model.safetensors').exists():
     shutil.rmtree(folder, ignore_errors=True)
-    config = sizes.config('llama', **SIZE)
+    config = sizes.config(**SIZE)
     specs = transformer.decoder(config).spec
     params = jax.jit(lambda key: spec.init(specs, key))(jax.random.key(0))
     huggingface.save(folder, config, jax.device_get(params))
@@ -181,7 +181,7 @@ def unembed(model, hazard, params, hidden_ND):
 
 def roofline(batch):
   """The least seconds of one step, see above."""
-  c = sizes.config('llama', **SIZE)
+  c = sizes.config(**SIZE)
   products = [limits.Product(batch, c.width, c.width, 4 * c.layers),
               limits.Product(batch, c.width, c.mlp_width, 2 * c.layers),
               limits.Product(batch, c.mlp_width, c.width, c.layers),

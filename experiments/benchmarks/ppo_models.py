@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from experiments.benchmarks import contest
 from rlhf_jax.core import spec
 from rlhf_jax.models import heads, huggingface, sizes, transformer
 
 END, PAD = 0, 1
 SPECIAL = '<end>', '<pad>'      # their names
 NEVER = -100.0                # logit of what is never sampled
-SIZES = {'layers': 6, 'width': 384, 'heads': 6, 'vocab_size': 8192, 'context': 512, 'mlp_ratio': 8 / 3}
 
 
 def make(folder, mean, tiny=False):
@@ -30,7 +30,7 @@ def make(folder, mean, tiny=False):
   folder = pathlib.Path(folder)
   shutil.rmtree(folder, ignore_errors=True)
   small = {'layers': 2, 'width': 48, 'heads': 2, 'vocab_size': 64} if tiny else {}
-  config = sizes.config('llama', **SIZES | small)
+  config = sizes.config(**contest.LLAMA | small)
   model = transformer.decoder(config)
   params = jax.tree.map(np.array, spec.init(model.spec, jax.random.key(0)))
   params['embed'][:, 0] = 1.0

@@ -25,8 +25,7 @@ from rlhf_jax.data import sources, tokenizer
 from rlhf_jax.models import heads, huggingface, sizes, transformer
 from rlhf_jax.run import worlds
 
-CONFIG = sizes.config('llama', layers=6, width=384, heads=6, vocab_size=8192, context=1024,
-                      mlp_ratio=8 / 3)
+CONFIG = sizes.config(**contest.LLAMA)
 PAD, LENGTH, PAIRS, HH_PAIRS, HH_WIDTH = 0, 256, 8, 16, 768
 # For all contenders alike: memory of a step stays with the process, in huge pages. Without it every
 # step of a program that takes its working memory as one piece pays for each of its pages anew.
