@@ -11,8 +11,8 @@ LAPTOP = {
   'pmp.binarise': (False, 'two GOOD/BAD pairs of each ranked one (Askell et al. 2021, appendix C.1)',
                    'of 6,000 such pairs a small model learns nothing (accuracy 0.50)'),
   'hh.epochs': (3, '1 (Bai et al. section 3.1)',
-                '2 * 10^4 comparisons and a body that starts from 4M tokens: on validation 0.557 in the '
-                'first epoch, 0.592 in the third (means of six evaluations)'),
+                '2 * 10^4 comparisons, a body that has read 4M tokens: on validation 0.557 in the '
+                'first epoch, 0.593 in the third (means of six evaluations)'),
   'ppo.learning_rate_factor': (0.025, '0.01 of the pretraining rate (Bai et al. section 4.1)',
                                '10^4 samples instead of 10^5 to 10^6'),
   'ppo.kl_coef': (0.05, '0.001 (Bai et al. eq. 4.1)',
