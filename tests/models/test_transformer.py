@@ -156,9 +156,11 @@ def test_products_and_their_gradients(inner, columns):
     for a, b in zip(made, (x_ND @ weight_DF, grad_NF @ weight_DF.T, x_ND.T @ grad_NF), strict=True):
       assert a.dtype == dtype
       np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=tolerance, atol=3 * tolerance)
-  # Nothing of the program takes a float32 copy of bfloat16 numbers into a product.
-  products = re.findall(r'dot_general.*?: \((\S+), (\S+)\)', jax.jit(outcome).lower(*arrays).as_text())
-  assert len(products) == 3 and all('bf16' in a and 'bf16' in b for a, b in products)
+  # Products take bfloat16 numbers, not float32 copies of them, and are asked for sums in float32.
+  products = re.findall(r'dot_general.*?: \((\S+), (\S+)\) -> (\S+)',
+                        jax.jit(outcome).lower(*arrays).as_text())
+  assert len(products) == 3
+  assert all('bf16' in a and 'bf16' in b and 'f32' in out for a, b, out in products)
 
 
 def test_bfloat16_computes_in_bfloat16_and_stays_close(tiny, text):
