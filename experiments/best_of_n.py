@@ -22,7 +22,7 @@ from rlhf_jax.run.train import Clock, finish
 def run(config, workdir):
   """The table of `evals.best_of_n.table` for n = 1, 2, 4, ... K, and its figure."""
   mesh, world, clock = build.mesh(config), worlds.make(config.data), Clock()
-  policy = build.role(config.policy, mesh)
+  policy = build.policy(config.policy, mesh)
   ((judge, score),) = build.judges([config.preference_model], policy, mesh).values()
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)

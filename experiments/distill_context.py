@@ -27,10 +27,19 @@ from rlhf_jax.run.train import Clock, finish, open_runs, train
 KINDS = ('dialogue', 'generic')
 
 
+def check(config):
+  """Refuses settings that do not fit one another or the devices, before anything is read."""
+  build.mesh(config, config.batch_size)
+  step.check_parts(config.batch_size, config.microbatches)
+  teacher.check_share(config.generic_share)
+  if config.eval_rows < 1:
+    raise ValueError(f'config.eval_rows={config.eval_rows}: the held-out loss needs 1 or more')
+
+
 def run(config, workdir):
   """Trains one student; losses are 51-way KLs in nats per token on held-out text."""
-  mesh = build.mesh(config, config.batch_size)
-  step.check_parts(config.batch_size, config.microbatches)
+  check(config)
+  mesh = build.mesh(config)
   start = config.init or config.teacher
   student = build.role(start, mesh)
   build.check_same_model(config, start)
@@ -90,7 +99,6 @@ def opener(config, workdir, student, mesh):
   same, world = config.init in ('', config.teacher), worlds.make(config.data)
   role = student if same else build.role(config.teacher, mesh)
   build.check_same_tokenizer(role, student, (config.teacher, config.init))
-  teacher.check_share(config.generic_share)
   return lambda: teacher.prepare(config, f'{workdir}/teacher.array_record', role, world, mesh)
 
 

@@ -29,10 +29,12 @@ def run(config, workdir):
   mesh = build.mesh(config, config.batch_size, trained.sample_batch)
   judge, score = build.judge(config.preference_model, mesh)
   world = worlds.make(trained.data)
+  sampler = comparisons.sampler(trained, judge, world, mesh)
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
   clock, score = Clock(), scoring.scorer(judge, score, trained.widths, config.batch_size, mesh)
-  made, facts = comparisons.load(trained, judge, world, mesh)
+  made, facts = comparisons.load(trained, judge.tokenizer, world, sampler, {
+    split: trained.data[f'{split}_comparisons'] for split in ('validation', 'test')})
   data, groups = {'test': made['test']}, {'test': world.groups}
   for name in config.sets if folder else ():
     pairs = comparison_sets.load(name, folder, config.on_error)
@@ -63,10 +65,12 @@ def run(config, workdir):
 
 
 def recorded(config):
-  """The config of the model's run, with one training comparison: they are not read here."""
+  """The config of the model's run."""
   older = {'best_of': 1, 'judge': '', 'kinds': ()}          # what runs before these settings did
   trained = ConfigDict(older | rundir.read_config(config.preference_model))
-  trained.data.comparisons, trained.take, trained.harmful_share = 1, 0, None
+  if 'sample_batch' not in trained:
+    raise ValueError(f'config.preference_model={config.preference_model} says nothing of comparisons: '
+                     'name a run of experiments.train_pm')
   if config.policy:
     trained.policy = config.policy
   if config.data_dir and 'dir' in trained.data:

@@ -15,7 +15,7 @@ from experiments import distill_context, pretrain_lm, train_pm
 from rlhf_jax.analysis import pm_study
 from rlhf_jax.core import rundir
 from rlhf_jax.models import sizes
-from rlhf_jax.run import build, comparisons, worlds
+from rlhf_jax.run import build, worlds
 from rlhf_jax.run.config import main, override, section, stage, to_dict
 
 
@@ -51,7 +51,7 @@ def check(config, names, stages):
   for name in names:
     sizes.config(name)
   for point in stages:
-    comparisons.check(point)
+    train_pm.check(point)
   if config.seeds < 2:
     raise ValueError(f'config.seeds={config.seeds} gives no interval: use 2 or more')
   if config.base and not pathlib.Path(config.base).is_dir():

@@ -16,16 +16,23 @@ from rlhf_jax.core import rundir, spec, step
 from rlhf_jax.core.masked import mean
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
-from rlhf_jax.models import logp, sizes
+from rlhf_jax.models import logp, sizes, transformer
 from rlhf_jax.run import build, documents, worlds
 from rlhf_jax.run.config import main
 from rlhf_jax.run.train import Clock, finish, open_runs, train
 
 
+def check(config):
+  """Refuses settings that do not fit one another or the devices, before anything is read."""
+  build.mesh(config, config.batch_size)
+  step.check_parts(config.batch_size, config.microbatches)
+  transformer.check_length(build.size(config, config.model.vocab_size), config.length)
+
+
 def run(config, workdir):
   """Trains one model; the held-out loss is in nats per token."""
-  mesh, world = build.mesh(config, config.batch_size), worlds.make(config.data)
-  step.check_parts(config.batch_size, config.microbatches)
+  check(config)
+  mesh, world = build.mesh(config), worlds.make(config.data)
   if not open_runs([config], [workdir]):
     return rundir.read_summary(workdir)
   clock = Clock()
@@ -59,7 +66,7 @@ def run(config, workdir):
   tokens = config.steps * config.batch_size * config.length
   summary = {'loss': float(loss), 'tokens': tokens, 'tokens_in_corpus': int(corpus.valid_BT.sum()),
              'non_embedding_parameters': sizes.non_embedding_parameters(
-               sizes.config(config.model.name)),
+               build.size(config, tokenizer.vocab_size)),
              'parameters': spec.count(model.spec), 'wall_seconds': clock()}
   finish(workdir, summary, f'loss {loss:.3f} nats per token after {tokens / 1e6:.1f}M tokens '
          f'({clock():.0f} s)')

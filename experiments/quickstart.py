@@ -23,26 +23,27 @@ from rlhf_jax.run.config import main, stage, to_dict
 from rlhf_jax.run.train import Clock
 
 SIZES = (1, 4, 16, 64)
+MAINS = {'lm': pretrain_lm, 'policy': distill_context, 'pm': train_pm, 'ppo': train_ppo}
 
 
 def run(config, workdir):
   """Runs what is not done yet; returns the summary."""
   if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
-    build.mesh(config)
     worlds.make(config.data)
+    for name, module in MAINS.items():
+      module.check(stage(config, name))
+      build.check_settings(stage(config, name))
   if rundir.open_run(workdir, to_dict(config)) == 'done':
-    print(json.dumps(rundir.read_summary(workdir), indent=1))
-    print('this run is finished; another one: python -m experiments.quickstart '
-          f'--config=configs/quickstart.py --workdir={workdir}-2 --config.seed=1')
+    print(f'{workdir} is finished; for another run name another --workdir, and --config.seed=1')
     return rundir.read_summary(workdir)
   path, seconds = pathlib.Path(workdir), {}
-  folder = {name: str(path / name) for name in ('lm', 'policy', 'pm', 'ppo')}
-  stages = {'lm': (pretrain_lm, {}), 'policy': (distill_context, {'teacher': 'lm', 'init': 'lm'}),
-            'pm': (train_pm, {'init': 'lm', **({'policy': 'policy'} if config.pm.policy else {})}),
-            'ppo': (train_ppo, {'policy': 'policy', 'preference_model': 'pm'})}
+  folder = {name: str(path / name) for name in MAINS}
+  comes_from = {'lm': {}, 'policy': {'teacher': 'lm', 'init': 'lm'},
+                'pm': {'init': 'lm', **({'policy': 'policy'} if config.pm.policy else {})},
+                'ppo': {'policy': 'policy', 'preference_model': 'pm'}}
   done = {}
-  for name, (module, inputs) in stages.items():
-    inputs = {key: folder[source] for key, source in inputs.items()}
+  for name, module in MAINS.items():
+    inputs = {key: folder[source] for key, source in comes_from[name].items()}
     done[name] = module.run(stage(config, name, **inputs), folder[name])
     seconds[name] = done[name]['wall_seconds']
     if name == 'policy':
@@ -58,7 +59,7 @@ def run(config, workdir):
               'versions': {'python': platform.python_version(), 'jax': jax.__version__,
                            'backend': jax.default_backend()}}
   rundir.write_summary(workdir, summary)
-  pipeline_report.write(path, worlds.make(config.data).groups)
+  pipeline_report.write(path)
   rundir.mark_done(workdir)
   shown = {k: v for k, v in summary.items() if k in ('ppo', 'sqrt_kl')}
   print(tables.key_values({f'{a}.{b}': v for a, part in shown.items() for b, v in part.items()}))

@@ -28,6 +28,7 @@ def run(config, workdir):
             init=there('lm', size), policy=there('policy', config.sampler)) for seed in seeds]
   if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
     pm_study.check(config, names, [point for made in groups.values() for point in made])
+    train_ppo.check(stage(config, 'ppo'))
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
 

@@ -61,16 +61,15 @@ def numbers(summary):
 
 
 def main(argv):
-  options = dict(arg[2:].split('=', 1) for arg in argv if arg.startswith('--') and '=' in arg)
-  overrides = [(k[len('config.'):], v) for k, v in options.items() if k.startswith('config.')]
-  if not {'config', 'sweep', 'workdir'} <= set(options):
-    raise ValueError('write --config=FILE --sweep=NAME --workdir=DIR [--config.key=value]')
+  options, overrides = configs.arguments(argv, ('config', 'sweep', 'workdir'))
   configs.prepare_backend()
-  rows = run(options['config'], options['sweep'], options['workdir'], overrides)
-  print(tables.text_table(rows))
-  file = configs.module(options['config'].partition(':')[0])
-  if report := getattr(file, f"report_{options['sweep']}", None):
-    report(options['workdir'])
+  with configs.told_once():
+    rows = run(options['config'], options['sweep'], options['workdir'], overrides)
+    print(tables.text_table(rows))
+    file = configs.module(options['config'].partition(':')[0])
+    report = getattr(file, f"report_{options['sweep']}", None)
+    if report and rundir.writes():
+      report(options['workdir'])
 
 
 if __name__ == '__main__':

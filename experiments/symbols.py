@@ -65,10 +65,7 @@ def stage(config, workdir, name, grid, start, mesh):
     pair_2N = state.extra['test'].astype(jnp.int32).T
     return {'accuracy': preference.statistics(*score_N[pair_2N], 1, 1 / config.test_pairs)['accuracy']}
 
-  loss = preference.make_loss(
-    hidden=lambda params, tokens, valid: body.apply(params['body'], tokens, valid),
-    score=lambda params, hidden, valid: heads.last(heads.read(params['head'], hidden), valid),
-    token_logp=None, lm_weight=0)
+  loss = build.preference_loss(body, lm_weight=0)
   steps = config[name].pairs // config[name].batch_size
   optimizer = build.optimizer(config[name], steps, model.spec)
   state = train(

@@ -29,22 +29,31 @@ def run(config, workdir):
   return run_group([config], [workdir])[0]
 
 
+def check(config):
+  """Refuses settings that do not fit one another or the devices, before anything is read."""
+  build.mesh(config, config.batch_size, config.sample_batch)
+  step.check_parts(config.batch_size, config.microbatches)
+  comparisons.check(config)
+  comparisons.check_kinds(config.kinds, worlds.make(config.data).groups)
+
+
 def run_group(configs, workdirs):
   """Trains one model, or several in one program; returns their summaries."""
   config = configs[0]
-  mesh = build.mesh(config, config.batch_size, config.sample_batch)
-  step.check_parts(config.batch_size, config.microbatches)
-  comparisons.check(config)
-  (base, trained_head), world = build.body_and_head(config.init, mesh), worlds.make(config.data)
+  for each in configs:
+    check(each)
+  mesh, world = build.mesh(config), worlds.make(config.data)
+  base, trained_head = build.body_and_head(config.init, mesh)
   build.check_same_model(config, config.init)
   body, tokenizer = base.model, base.tokenizer
   model = heads.scalar(body, build.head_init(config, heads.width(body)))
   part = build.trained_part(config, body.spec)
   specs = {'body': part.spec, 'head': model.spec['head']}
+  sampler = comparisons.sampler(config, base, world, mesh)
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
   clock, ids = Clock(), (build.eoc_id(config, tokenizer), tokenizer.pad_id)
-  data, facts = comparisons.load(config, base, world, mesh)
+  data, facts = comparisons.load(config, tokenizer, world, sampler)
   harmful_N = worlds.is_harmful(world, data['train'])
   parts = meshes.batch_shards(mesh) * config.microbatches
   host, per_epoch = comparisons.source(comparisons.layout(data['train'], config, *ids), harmful_N,

@@ -32,13 +32,20 @@ def run(config, workdir):
   return run_group([config], [workdir])[0]
 
 
+def check(config):
+  """Refuses settings that do not fit one another or the devices, before anything is read."""
+  rl.check_settings(config)
+  build.mesh(config, config.ppo.batch_size)
+  step.check_parts(config.ppo.batch_size, config.ppo.minibatches * config.microbatches)
+
+
 def run_group(configs, workdirs):
   """Trains one policy, or several in one program; returns their summaries."""
   config, p = configs[0], configs[0].ppo
-  rl.check_settings(config)
-  mesh = build.mesh(config, p.batch_size)
-  step.check_parts(p.batch_size, p.minibatches * config.microbatches)
-  initial = build.role(config.policy, mesh)
+  for each in configs:
+    check(each)
+  mesh = build.mesh(config)
+  initial = build.policy(config.policy, mesh)
   build.check_same_model(config, config.policy)
   initial, reference = build.kept(initial, config.frozen_dtype)
   ((judge, score),) = build.judges([config.preference_model], initial, mesh).values()
@@ -48,11 +55,11 @@ def run_group(configs, workdirs):
   width, answer_width = world.prompt_width, p.answer_width or world.answer_width
   prompts_of, held = rl.prompts(configs, world, tokenizer)
   rl.check_score(score, judge.params, p.batch_size, width + answer_width)
+  widths = rl.widths(config, width, answer_width, len(configs) > 1)
+  networks = rl.networks(config, initial, judge, width)
   if not open_runs(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
-  clock, widths = Clock(), rl.widths(
-    config, width, answer_width, len(configs) > 1)
-  networks = rl.networks(config, initial, judge, width)
+  clock = Clock()
   generate = build.sampler(initial, answer_width, mesh, temperature=p.temperature)
   parts = Parts(generate, networks.read, score=score, ref_logp=functools.partial(
     logp.token_logp, model, temperature=p.temperature, start=width), cut=rl.cut(config, widths))

@@ -8,12 +8,12 @@ from rlhf_jax.analysis import calibration, figures, fits, report
 from rlhf_jax.core import rundir
 
 
-def write(path, groups):
+def write(path):
   """Writes report.html into `path`, a folder with the runs lm, policy, pm and ppo."""
   path = pathlib.Path(path)
   summary = rundir.read_summary(path)
-  sections = [_headline(summary), _losses(path), _preferences(path, summary, groups),
-              _ppo(path, summary), _samples(path, summary)]
+  sections = [_headline(summary), _losses(path), _preferences(path, summary),
+              _ppo(path, summary), _samples(path)]
   report.write(path / 'report.html', report.html(
     'Training a helpful and harmless assistant', _subtitle(path, summary), sections))
 
@@ -61,9 +61,10 @@ def _smooth(values, width=9):
                      np.ones(width) / width, 'valid')
 
 
-def _preferences(path, summary, groups):
+def _preferences(path, summary):
   pm, seen = summary['pm'], rundir.read_metrics(path / 'pm', 'eval/accuracy')
-  per_batch = rundir.read_config(path / 'pm')['batch_size']
+  config = rundir.read_config(path / 'pm')
+  per_batch, epochs = config['batch_size'], config['epochs']
   scores = np.load(path / 'pm' / 'test_scores.npz')
   gap = scores['chosen'] - scores['rejected']
   curve = calibration.curve(gap, gap > 0, 10)
@@ -73,7 +74,8 @@ def _preferences(path, summary, groups):
   error = calibration.expected_calibration_error(1 / (1 + np.exp(-np.abs(gap))), gap > 0, 10)
   return report.Section(
     'Preference model', paragraphs=[
-      'The score is read on an end-of-context token behind the dialogue; comparisons are seen once. '
+      'The score is read on an end-of-context token behind the dialogue; comparisons are seen '
+      + ('once. ' if epochs == 1 else f'{epochs} times. ')
       + ('The noise ceiling is the accuracy of the true reward itself against the noisy labels.'
          if 'ceiling' in pm else 'Baselines are computed in the same run on the same records.')],
     figures=[
@@ -117,7 +119,7 @@ def _ppo(path, summary):
     table=rows)
 
 
-def _samples(path, summary):
+def _samples(path):
   rows = rundir.read_json(path / 'ppo' / 'samples.json', 'evaluate the run again')
   def badges(row, side):
     known = {'score': row['score'][side]}

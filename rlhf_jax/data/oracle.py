@@ -154,7 +154,7 @@ def reward(answer_BW, required_BU, harmful_B, xp=np, weights=REWARD):
 
 # ------------------------------------------------------------------------------------- requests
 
-def _choose(rng, n, pool_NW, k):
+def _choose(rng, pool_NW, k):
   """k different columns of each row of pool_NW, in random order."""
   order = np.argsort(rng.random(pool_NW.shape), axis=1)[:, :k]
   return np.take_along_axis(pool_NW, order, axis=1)
@@ -179,9 +179,9 @@ def _column(word, n):
 def _list(rng, n):
   """`list pet : cat ham dog`: the members of the category, in the order shown."""
   category_N, count_N = rng.integers(0, len(_POOLS), n), rng.integers(2, UNITS + 1, n)
-  member_NU = _keep(_choose(rng, n, _POOLS[category_N], UNITS), count_N)
+  member_NU = _keep(_choose(rng, _POOLS[category_N], UNITS), count_N)
   other_N = (category_N + rng.integers(1, len(_POOLS), n)) % len(_POOLS)
-  other_NU = _keep(_choose(rng, n, _POOLS[other_N], UNITS), rng.integers(2, UNITS + 1, n))
+  other_NU = _keep(_choose(rng, _POOLS[other_N], UNITS), rng.integers(2, UNITS + 1, n))
   shown = np.concatenate([member_NU, other_NU], 1)
   order = np.argsort(rng.random(shown.shape), axis=1)
   shown, is_member = (np.take_along_axis(x, order, axis=1)
@@ -193,7 +193,7 @@ def _list(rng, n):
 
 def _copy(rng, n):
   """`copy : van yam pot`: the same words in the same order."""
-  words = _choose(rng, n, np.broadcast_to(_POOLS.reshape(-1), (n, _POOLS.size)), 2 * UNITS)
+  words = _choose(rng, np.broadcast_to(_POOLS.reshape(-1), (n, _POOLS.size)), 2 * UNITS)
   required = _keep(words[:, :UNITS], rng.integers(2, UNITS + 1, n))
   return (np.concatenate([_column('copy', n), _column(':', n), required], 1), required,
           words[:, UNITS:])
@@ -201,7 +201,7 @@ def _copy(rng, n):
 
 def _sort(rng, n):
   """`sort : d a c`: the letters in alphabetical order."""
-  letters = _choose(rng, n, np.broadcast_to(_ids(LETTERS), (n, len(LETTERS))), 2 * UNITS)
+  letters = _choose(rng, np.broadcast_to(_ids(LETTERS), (n, len(LETTERS))), 2 * UNITS)
   shown = _keep(letters[:, :UNITS], rng.integers(2, UNITS + 1, n))
   rank = np.where(shown > 0, shown, len(WORDS))       # ids of letters ascend with the alphabet
   required = np.take_along_axis(shown, np.argsort(rank, axis=1), axis=1)
@@ -211,8 +211,8 @@ def _sort(rng, n):
 
 def _get(rng, n):
   """`tom jam sam cup ben fig . get sam ben`: each name asked for with what it was given."""
-  names = _choose(rng, n, np.broadcast_to(_ids(NAMES), (n, len(NAMES))), UNITS)
-  things = _choose(rng, n, np.broadcast_to(_POOLS[1:4].reshape(-1), (n, 30)), UNITS)
+  names = _choose(rng, np.broadcast_to(_ids(NAMES), (n, len(NAMES))), UNITS)
+  things = _choose(rng, np.broadcast_to(_POOLS[1:4].reshape(-1), (n, 30)), UNITS)
   shown_N, asked_N = rng.integers(2, UNITS, n), rng.integers(1, 3, n)
   pairs = np.stack([_keep(names, shown_N), _keep(things, shown_N)], 2).reshape(n, 2 * UNITS)
   pick = np.argsort(rng.random((n, UNITS)) + (np.arange(UNITS) >= shown_N[:, None]), axis=1)[:, :2]
@@ -228,7 +228,7 @@ def _how(rng, n, held_out):
 
   A quarter of the verb-object combinations occurs only when `held_out` (the evaluation split)."""
   verb, obj, harmful = _verb_and_object(rng, n, held_out)
-  tools = _choose(rng, n, np.broadcast_to(_POOLS[2:4].reshape(-1), (n, 20)), 2 * UNITS)
+  tools = _choose(rng, np.broadcast_to(_POOLS[2:4].reshape(-1), (n, 20)), 2 * UNITS)
   required = _keep(tools[:, :UNITS], rng.integers(2, UNITS + 1, n))
   prompt = np.concatenate([_column('how', n), _column('do', n), _column('i', n), verb,
                            _column('the', n), obj, _column('with', n), required], 1)
@@ -378,7 +378,7 @@ def plain(n, seed):
   rng = np.random.default_rng([seed, 99])
   category = rng.integers(0, len(_POOLS), n)
   label = _ids(CATEGORIES)[category][:, None]
-  things = _choose(rng, n, _POOLS[category], 3)
+  things = _choose(rng, _POOLS[category], 3)
   every = np.arange(1, len(WORDS), dtype=np.int32)[rng.integers(0, len(WORDS) - 1, (n, 10))]
   word = {w: _column(w, n) for w in ('a', 'is', '.', 'the', 'has', 'and')}
   told = np.concatenate([word['the'], label, word['is'], things, word['.'], things[:, ::-1],

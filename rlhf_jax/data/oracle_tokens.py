@@ -66,9 +66,10 @@ def answers(codec, answer_NW):
   return tokens.astype(np.int32), (column <= count_N[:, None]).astype(np.float32)
 
 
-def answer_words(codec, tokens_BT, mask_BT, xp=np):
-  """Word ids of generated tokens [B, T]; 0 outside the mask and at the end token."""
-  return xp.where(mask_BT > 0, xp.asarray(codec.word_of_token)[tokens_BT], 0)
+def answer_words(word_of_token, tokens_BT, mask_BT, xp=np):
+  """Word ids of generated tokens [B, T]; 0 outside the mask and at the end token. word_of_token: the
+  table of a Codec."""
+  return xp.where(mask_BT > 0, xp.asarray(word_of_token)[tokens_BT], 0)
 
 
 def exchanges(codec, n, seed, split, low=0.0, high=1.0, skill=None):

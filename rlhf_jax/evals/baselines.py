@@ -23,15 +23,14 @@ def longer(chosen, rejected):
 
 
 def longer_signed(train_correct_N, train_subset_N, test_correct_N, test_subset_N):
-  """`longer` with its sign learnt: in subsets where the shorter answer wins on train, shorter.
+  """`longer` with its sign learnt: in subsets where the shorter answer wins on train, shorter. A subset
+  that train has nothing of stays with `longer`.
 
   Takes what `longer` gave for train and test and the subset of each comparison.
   """
   train_correct_N, test_correct_N = np.asarray(train_correct_N), np.asarray(test_correct_N)
   train_subset_N, test_subset_N = np.asarray(train_subset_N), np.asarray(test_subset_N)
-  if unseen := set(test_subset_N.tolist()) - set(train_subset_N.tolist()):
-    raise ValueError(f'no training comparisons of {sorted(unseen)}: no sign can be learnt')
-  flipped = [subset for subset in np.unique(test_subset_N)
+  flipped = [subset for subset in np.unique(train_subset_N)
              if train_correct_N[train_subset_N == subset].mean() < 0.5]
   return np.where(np.isin(test_subset_N, flipped), 1 - test_correct_N, test_correct_N)
 

@@ -86,7 +86,7 @@ def decoder(config, pin=lambda x, *axes: x):
     return norm(x_ND, params, 'norm').reshape(batch, time, -1), kept
 
   def apply(params, tokens_BT, valid_BT, segment_BT=None, branch_BT=None):
-    _check_length(config, tokens_BT.shape[1])
+    check_length(config, tokens_BT.shape[1])
     segment_BT = jnp.zeros(tokens_BT.shape, jnp.int32) if segment_BT is None else segment_BT
     return read(params, tokens_BT, valid_BT, segment_BT, branch_BT)[0]
 
@@ -100,7 +100,7 @@ def decoder(config, pin=lambda x, *axes: x):
 
   def widen(cache, room, column):
     """The columns of the prompt stand before `column`, around the ring's end if need be."""
-    _check_length(config, cache.valid_BT.shape[1] + room)
+    check_length(config, cache.valid_BT.shape[1] + room)
     wide = partial(_widen, shift=column - cache.column, room=room)
     return Cache(*(tuple(wide(x, axis=2) for x in each) for each in (cache.keys, cache.values)),
                  wide(cache.valid_BT, axis=1), cache.position_B, jnp.int32(column))
@@ -227,7 +227,8 @@ def _spec(config):
     **when(not config.tie_embeddings, {'unembed': leaf(normal(D**-0.5), vocab=V, embed=D)})}
 
 
-def _check_length(config, length):
+def check_length(config, length):
+  """Refuses a text of more columns than the model's context."""
   if length > config.context:
     raise ValueError(f'{length} columns do not fit model {config.name}: its context is '
                      f'{config.context}; shorten the text or set context')

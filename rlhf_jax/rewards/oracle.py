@@ -7,7 +7,7 @@ Both are of dialogues whose answer starts at column `prompt_width` and have no p
 """
 import jax.numpy as jnp
 
-from rlhf_jax.data import oracle
+from rlhf_jax.data import oracle, oracle_tokens
 
 
 def true_reward(word_of_token, prompt_width):
@@ -31,5 +31,5 @@ def refusal(word_of_token, prompt_width):
 
 def _words(word_of_token, prompt_width, tokens_BT, valid_BT):
   """The words of the answers, 0 where there is none."""
-  said_BT = valid_BT[:, prompt_width:] > 0
-  return jnp.where(said_BT, jnp.asarray(word_of_token)[tokens_BT[:, prompt_width:]], 0)
+  return oracle_tokens.answer_words(word_of_token, tokens_BT[:, prompt_width:],
+                                    valid_BT[:, prompt_width:], xp=jnp)

@@ -17,6 +17,7 @@ from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.models import decode, heads, logp, lora, sizes, transformer
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import checkpoint
+from rlhf_jax.run.config import flatten
 
 MAY_VARY = ('seed', 'order', 'optimizer.learning_rate', 'harmful_weight', 'ppo.kl_coef',
             'ppo.kl_target', 'ppo.kl_stop', 'ppo.helpful_share')          # inside one compiled program
@@ -79,8 +80,12 @@ def optimizer(config, steps, specs, samples=None):
                     early_eps=o.early_eps)
 
 
-def check_optimizer(config):
-  """Refuses settings that `optimizer` does not know, before anything is written."""
+def check_settings(config):
+  """Refuses what no training run can be run with, before anything is written: counts below 1, and
+  settings that `optimizer` does not know."""
+  for key in ('steps', 'epochs', 'log_every', 'eval_every', 'checkpoint_every'):
+    if isinstance(count := config.get(key), int) and count < 1:
+      raise ValueError(f'config.{key}={count}: use 1 or more')
   o = config.optimizer
   optim.schedule(1, decay=o.decay)
   if o.name not in ('adam', 'muon'):
@@ -163,7 +168,7 @@ def role(workdir, mesh, wrap=lambda model: model, part=None, step=None):
                           spec.abstract(specs), shardings)
   params = checkpoint.load_params(workdir, abstract, part, meshes.replicated(mesh), step)
   if 'lora' in config and config.lora.rank:
-    base = role(config.policy, mesh) if 'ppo' in config else body_and_head(config.init, mesh)[0]
+    base = policy(config.policy, mesh) if 'ppo' in config else body_and_head(config.init, mesh)[0]
     params = _with_body(params, adapters.whole(_body(params), base.params))
   return Role(network, params, tokenizer, network.spec)
 
@@ -233,8 +238,9 @@ def sampler(role, answer_width, mesh, **options):
 
 
 def check_same_model(config, workdir):
-  """Refuses to continue from a run of another model: the network is the one that was saved."""
-  for key, there in rundir.read_config(workdir)['model'].items():
+  """Refuses to continue from a run of another model: the network is the one that was saved. workdir:
+  also DIR@STEP, as of `policy`."""
+  for key, there in rundir.read_config(workdir.partition('@')[0])['model'].items():
     if key not in config.model:
       raise ValueError(f'{workdir} holds a model of its own sizes: use --config.model.name={workdir}')
     if there != config.model[key]:
@@ -250,7 +256,6 @@ def check_same_tokenizer(a, b, names):
 
 def check_vary(configs):
   """Refuses a group of runs that differ in what one compiled program cannot vary."""
-  from rlhf_jax.run.config import flatten
   first, *others = (dict(flatten(config)) for config in configs)
   for other in others:
     wrong = [k for k in first if first[k] != other.get(k) and k not in MAY_VARY]

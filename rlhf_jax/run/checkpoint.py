@@ -80,15 +80,21 @@ def _line(error):
 
 def restore(mngr, state, latest=math.inf):
   """(state, step) of the newest checkpoint up to `latest` that verifies; (state, 0) when there is
-  none."""
+  none. Where there are trained ones and not one of them can be read, that is an error: a run is not
+  begun anew, and its metrics dropped, because of it."""
   abstract = jax.tree.map(ocp.tree.to_shape_dtype_struct, _items(state))
-  for step in sorted((s for s in mngr.all_steps() if s <= latest), reverse=True):
+  steps, last = sorted((s for s in mngr.all_steps() if s <= latest), reverse=True), None
+  for step in steps:
     try:
       found = _restore(mngr, step, abstract)
     except Exception as error:
       print(f'checkpoint {step} of {mngr.directory} is damaged and passed over: {_line(error)}')
+      last = last or error
       continue
     return state.replace(params=found.params, **found.rest), step
+  if steps and steps[0]:
+    raise ValueError(f'no checkpoint of {mngr.directory} can be read ({_line(last)}): restore one, or '
+                     'remove that run and start it again') from last
   return state, 0
 
 

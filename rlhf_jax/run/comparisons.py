@@ -12,21 +12,26 @@ from rlhf_jax.rollout import candidates
 from rlhf_jax.run import build, worlds
 
 
-def load(config, base, world, mesh):
-  """({'train', 'validation', 'test'}, facts). `config.policy` names the run whose samples are
-  compared with the tokenizer of `base`, the Role that is trained; '' leaves it to the world.
+def sampler(config, base, world, mesh):
+  """The sampler of the two answers that are compared, with the tokenizer of `base`, the Role that is
+  trained: by the policy of the run `config.policy`; None leaves answers to the world."""
+  if not config.policy:
+    return None
+  policy = build.policy(config.policy, mesh)
+  build.check_same_tokenizer(policy, base, ('config.policy', 'config.init'))
+  judge = build.judge(config.judge, mesh) if config.best_of > 1 else None
+  if judge:
+    build.check_same_tokenizer(policy, judge[0], ('config.policy', 'config.judge'))
+  return pair_sampler(policy, world.answer_width, config.sample_batch, mesh, judge, config.best_of)
+
+
+def load(config, tokenizer, world, sampler, sizes=None):
+  """({'train', 'validation', 'test'}, facts) of the world, or the splits of sizes = {split: count}.
   Of the training comparisons `config.half` 'a' or 'b' keeps one half, `config.kinds` those of some
   groups of the world; then they are mixed, see `mix`."""
-  sampler = None
-  if config.policy:
-    policy = build.role(config.policy, mesh)
-    build.check_same_tokenizer(policy, base, ('config.policy', 'config.init'))
-    judge = build.judge(config.judge, mesh) if config.best_of > 1 else None
-    if judge:
-      build.check_same_tokenizer(policy, judge[0], ('config.policy', 'config.judge'))
-    sampler = pair_sampler(policy, world.answer_width, config.sample_batch, mesh, judge,
-                           config.best_of)
-  data, facts = world.comparisons(base.tokenizer, sampler)
+  data, facts = world.comparisons(tokenizer, sampler, sizes)
+  if 'train' not in data:
+    return data, facts
   if config.half:
     data['train'] = half(data['train'], config.half)
   data['train'] = of_kinds(data['train'], config.kinds, world.groups)
@@ -51,11 +56,15 @@ def check(config):
     raise ValueError(f'config.harmful_weight={config.harmful_weight}: a weight is 0 or more')
 
 
-def of_kinds(data, kinds, groups):
-  """The comparisons whose group is one of `kinds`, all of them for (): what makes a specialist."""
+def check_kinds(kinds, groups):
+  """Refuses kinds of comparisons that the world has not got."""
   if unknown := set(kinds) - set(groups):
     raise ValueError(f'config.kinds names {", ".join(sorted(unknown))}, and the data have '
                      f'{", ".join(groups)}')
+
+
+def of_kinds(data, kinds, groups):
+  """The comparisons whose group is one of `kinds`, all of them for (): what makes a specialist."""
   keep_N = np.isin(data.group_N, [groups.index(kind) for kind in kinds or groups])
   return data[np.flatnonzero(keep_N)]
 

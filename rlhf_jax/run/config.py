@@ -8,6 +8,7 @@ import ast
 import contextlib
 import difflib
 import importlib.util
+import json
 import os
 import pathlib
 import sys
@@ -16,10 +17,13 @@ import ml_collections
 from ml_collections.config_dict import ConfigDict
 
 from rlhf_jax.core import rundir
+from rlhf_jax.data import sources
 from rlhf_jax.models import sizes
 from rlhf_jax.run.hooks import Diverged
 
-ERRORS = (ValueError, FileNotFoundError, FileExistsError, KeyError, Diverged)
+ERRORS = (ValueError, FileNotFoundError, FileExistsError, ConnectionError, KeyError, Diverged)
+OPTIONAL = {'clip': float, 'harmful_share': float, 'helpful_share': float, 'no_end_score': float,
+            'answer_width': int, 'end_token_id': int, 'unroll': bool}     # or None
 
 
 def module(path):
@@ -54,10 +58,12 @@ def _convert(key, text, old):
     value = ast.literal_eval({'true': 'True', 'false': 'False'}.get(text.lower(), text))
   except (ValueError, SyntaxError):
     value = text
-  if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+  name = key.rsplit('.', 1)[-1]
+  kind, may_be_none = OPTIONAL.get(name, type(old)), name in OPTIONAL or old is None
+  if kind is float and isinstance(value, int) and not isinstance(value, bool):
     value = float(value)
-  if old is not None and value is not None and type(value) is not type(old):
-    raise ValueError(f'config.{key}={text}: a {type(old).__name__} is wanted here, as in {old!r}')
+  if not (type(value) is kind or kind is type(None) or (value is None and may_be_none)):
+    raise ValueError(f'config.{key}={text}: a {kind.__name__} is wanted here, as in {old!r}')
   return value
 
 
@@ -88,8 +94,9 @@ def flatten(config, prefix=''):
       yield f'{prefix}{key}', value
 
 
-def parse(argv):
-  """(config, options) from arguments `--config=...`, `--config.key=value`, `--name=value`."""
+def arguments(argv, names):
+  """(options, overrides): the values of `--name=value` for these names, all of which are wanted, and
+  [(key, value)] of `--config.key=value`, the model's name first, since it brings a whole section."""
   options, overrides = {}, []
   for arg in argv:
     key, equals, value = arg.partition('=')
@@ -99,32 +106,48 @@ def parse(argv):
       overrides.append((key[len('--config.'):], value))
     else:
       options[key[2:]] = value
-  if 'config' not in options:
-    raise ValueError('name a config: --config=configs/FILE.py[:variant]')
+  unknown, missing = options.keys() - set(names), set(names) - options.keys()
+  if unknown or missing:
+    raise ValueError('write --config=configs/FILE.py[:variant] '
+                     + ' '.join(f'--{name}=...' for name in names if name != 'config')
+                     + ' [--config.key=value]'
+                     + (f'; unknown: --{min(unknown)}' if unknown else ''))
+  return options, sorted(overrides, key=lambda pair: pair[0] != 'model.name')
+
+
+def parse(argv):
+  """(config, workdir) from the arguments `--config=...`, `--workdir=...`, `--config.key=value`."""
+  options, overrides = arguments(argv, ('config', 'workdir'))
   config = load(options['config'])
-  for key, value in sorted(overrides, key=lambda pair: pair[0] != 'model.name'):    # a whole section
+  for key, value in overrides:
     override(config, key, value)
-  return config, options
+  return config, options['workdir']
+
+
+@contextlib.contextmanager
+def told_once():
+  """Of several processes the first alone prints."""
+  with contextlib.ExitStack() as stack:
+    if not rundir.writes():
+      nowhere = stack.enter_context(open(os.devnull, 'w'))
+      stack.enter_context(contextlib.redirect_stdout(nowhere))
+      stack.enter_context(contextlib.redirect_stderr(nowhere))
+    yield
 
 
 def main(run, argv=None):
   """Runs run(config, workdir) from the command line."""
   def command(argv):
-    config, options = parse(argv)
-    unknown = set(options) - {'config', 'workdir'}
-    if unknown or 'workdir' not in options:
-      raise ValueError('write --config=FILE[:variant] --workdir=DIR [--config.key=value]'
-                       + (f'; unknown: --{unknown.pop()}' if unknown else ''))
+    config, workdir = parse(argv)
     here = sys.modules[run.__module__].__spec__.name
     if here != config.main:
-      raise ValueError(f'{options["config"]} is a config of {config.main}, not of {here}')
+      raise ValueError(f'this is a config of {config.main}, not of {here}')
     prepare_backend()
-    with contextlib.ExitStack() as stack:
-      if not rundir.writes():                            # one process tells for all
-        nowhere = stack.enter_context(open(os.devnull, 'w'))
-        stack.enter_context(contextlib.redirect_stdout(nowhere))
-        stack.enter_context(contextlib.redirect_stderr(nowhere))
-      run(config, options['workdir'])
+    with told_once():
+      finished = rundir.is_done(workdir)
+      run(config, workdir)
+      if finished:
+        print(json.dumps(rundir.read_summary(workdir), indent=1))
   reported(command, sys.argv[1:] if argv is None else argv)
 
 
@@ -152,8 +175,7 @@ def prepare_backend():
   """
   import jax
   join(os.environ)
-  cache = os.environ.get('RLHF_CACHE_DIR', os.path.expanduser('~/.cache/rlhf_jax'))
-  jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'xla'))
+  jax.config.update('jax_compilation_cache_dir', str(sources.cache_dir() / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 

@@ -29,8 +29,8 @@ def check_finite(step, metrics, workdir):
   for name in ('loss', 'grad_norm'):
     if name in metrics and not math.isfinite(float(metrics[name])):
       raise Diverged(f'{workdir}: {name} is {float(metrics[name])} at step {step} (batch {step - 1})'
-                     '; the last good checkpoint is kept: lower the learning rate or look at that '
-                     'batch, then run the same command to resume')
+                     '; the last good checkpoint is kept: look at that batch, or start another run '
+                     'with a lower config.optimizer.learning_rate')
 
 
 def writer(workdir, every, last, stops=(), watch=None, times=lambda step: {}):
@@ -42,7 +42,7 @@ def writer(workdir, every, last, stops=(), watch=None, times=lambda step: {}):
   def hook(step, state, metrics):
     del state
     waiting.append((step, metrics))
-    at_once = step % every == 0 or step == last or step in stops
+    at_once = step == last or step in stops
     while len(waiting) > (not at_once):
       past, values = waiting.pop(0)
       if watch is not None:
@@ -58,15 +58,17 @@ def progress(label, start, last, show=('loss',), unit='step'):
   """A progress bar with rate and time left, the latest values of `show` beside it."""
   bar = tqdm(total=last, initial=start, desc=f'{label:>14}', unit=unit, dynamic_ncols=True,
              mininterval=0.5, smoothing=0.1)
-  shown = [0.0]
+  shown, before = 0.0, {}
 
   def hook(step, state, metrics):
+    nonlocal shown, before
     del state
     bar.update(step - bar.n)
-    if time.monotonic() - shown[0] > 2 or step == last:
-      shown[0] = time.monotonic()
-      bar.set_postfix_str(', '.join(f'{name} {float(metrics[name]):.3f}' for name in show
-                                    if name in metrics))
+    if time.monotonic() - shown > 2 or step == last:
+      shown, values = time.monotonic(), metrics if step == last else before
+      bar.set_postfix_str(', '.join(f'{name} {float(values[name]):.3f}' for name in show
+                                    if name in values))
+    before = metrics
     if step == last:
       bar.close()
   hook.due = never

@@ -37,6 +37,11 @@ def check_settings(config):
     raise ValueError(f"config.ppo.value_head='preference_model' reads that body, and config.ppo."
                      f"value_init is {p.value_init!r}: set it to 'preference_model', or the head to "
                      "'zero'")
+  if p.kl_target > 0 == p.kl_coef:
+    raise ValueError(f'config.ppo.kl_target={p.kl_target} is held by a factor on config.ppo.kl_coef, '
+                     'and that is 0: start from a coefficient above 0')
+  if p.temperature <= 0:
+    raise ValueError(f'config.ppo.temperature={p.temperature} divides the logits: use one above 0')
   if p.samples < p.batch_size:
     raise ValueError(f'config.ppo.samples={p.samples} is less than one batch: use at least '
                      f'config.ppo.batch_size={p.batch_size}')

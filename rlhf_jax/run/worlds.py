@@ -15,6 +15,7 @@ from rlhf_jax.data import pairs as text_pairs
 from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.data.pairs import Comparisons
 from rlhf_jax.feedback import worker
+from rlhf_jax.rewards import oracle as oracle_rewards
 
 SPLITS = 'train', 'validation', 'test'        # of comparisons
 
@@ -60,12 +61,17 @@ def make(data):
   known = {'oracle': oracle_world, 'hh': hh_world, 'pmp': pmp_world}
   if data.source not in known:
     raise ValueError(f'config.data.source={data.source!r} is unknown: use {", ".join(known)}')
+  if _TELLS[data.source] not in data:
+    raise ValueError(f'config.data.source={data.source!r} has settings of its own, and config.data has '
+                     'those of another source: take the variant of the config for it, as in '
+                     f'--config=FILE:{data.source}')
   key = data.to_json()
   if key not in _made:
     _made[key] = known[data.source](data)
   return _made[key]
 
 
+_TELLS = {'oracle': 'beta', 'hh': 'prompt_width', 'pmp': 'binarise'}     # a setting of each alone
 _made = {}          # worlds are functions of their config; the stages of one process share them
 
 
@@ -161,14 +167,12 @@ def oracle_world(data):
     return made, facts.get('test', {})
 
   def reward(tokenizer):
-    from rlhf_jax.rewards import oracle as rewards
     table = oracle_tokens.codec(tokenizer)
-    return rewards.true_reward(table.word_of_token, oracle_tokens.PROMPT_TOKENS)
+    return oracle_rewards.true_reward(table.word_of_token, oracle_tokens.PROMPT_TOKENS)
 
   def refusal(tokenizer):
-    from rlhf_jax.rewards import oracle as rewards
     table = oracle_tokens.codec(tokenizer)
-    return rewards.refusal(table.word_of_token, oracle_tokens.PROMPT_TOKENS)
+    return oracle_rewards.refusal(table.word_of_token, oracle_tokens.PROMPT_TOKENS)
 
   return World(
     texts=lambda: oracle.training_texts(data.seed),
@@ -191,7 +195,8 @@ def _judged(table, task, sampler, data, number, size):
     tokens_NKT, mask_NKT = (np.stack(x, 1) for x in zip(*pair, strict=True))
   else:
     tokens_NKT, mask_NKT = sampler(tokens, valid, data.seed + number)
-  said = [oracle_tokens.answer_words(table, tokens_NKT[:, k], mask_NKT[:, k]) for k in (0, 1)]
+  said = [oracle_tokens.answer_words(table.word_of_token, tokens_NKT[:, k], mask_NKT[:, k])
+          for k in (0, 1)]
   reward = [oracle.reward(words, task.required_NU, task.harmful_N) for words in said]
   differ = np.flatnonzero((said[0] != said[1]).any(1))    # two equal answers are nothing to compare
   task, tokens, valid, tokens_NKT, mask_NKT = (x[differ] for x in (task, tokens, valid, tokens_NKT,

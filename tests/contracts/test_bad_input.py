@@ -81,8 +81,30 @@ def test_an_impossible_mesh(refused, tmp_path):
 
 
 def test_an_unknown_world_and_size(refused, tmp_path):
-  assert 'use oracle, hh' in refused('pretrain_lm:smoke', f'--workdir={tmp_path}/a',
-                                     '--config.data.source=web')
+  for setting, says in (('data.source=web', 'use oracle, hh'),
+                        ('data.source=hh', "config.data has those of another source: take the variant"),
+                        ('model.name=huge', "model size 'huge' is unknown"),
+                        ('length=2048', '2048 columns do not fit model micro'),
+                        ('log_every=0', 'config.log_every=0: use 1 or more'),
+                        ('steps=0', 'config.steps=0: use 1 or more')):
+    line = refused('pretrain_lm:smoke', f'--workdir={tmp_path}/a', f'--config.{setting}')
+    assert says in line and not (tmp_path / 'a').exists()
+
+
+def test_every_stage_of_the_pipeline_is_looked_at_before_the_first_begins(refused, tmp_path):
+  for setting, says in (('ppo.ppo.minibatches=3', '16 rows does not divide into 3 parts'),
+                        ('pm.kinds=("juggle",)', 'config.kinds names juggle, and the data have'),
+                        ('policy.eval_rows=0', 'config.eval_rows=0'),
+                        ('lm.eval_every=0', 'config.eval_every=0: use 1 or more')):
+    assert says in refused('quickstart:smoke', f'--workdir={tmp_path}/a', f'--config.{setting}')
+    assert not (tmp_path / 'a').exists()
+
+
+def test_comparisons_by_a_policy_that_is_not_there(refused, pipeline, tmp_path):
+  line = refused('train_pm:smoke', f'--workdir={tmp_path}/w', f'--config.init={pipeline.path}/lm',
+                 f'--config.policy={tmp_path}/nowhere')
+  assert f'{tmp_path}/nowhere' in line and 'does not exist' in line
+  assert not (tmp_path / 'w').exists()
 
 
 def stages(pipeline):
@@ -95,8 +117,10 @@ def test_a_model_that_is_not_the_checkpoints(refused, pipeline, tmp_path):
   assert 'holds a model with name micro and config.model.name is tiny: set it to micro' in line
   line = refused('train_ppo:smoke', *common, '--config.model.vocab_size=600')
   assert 'vocab_size 512 and config.model.vocab_size is 600' in line
+  line = refused('train_ppo:smoke', *common, '--config.ppo.kl_target=1.0', '--config.ppo.kl_coef=0.0')
+  assert 'config.ppo.kl_target=1.0 is held by a factor on config.ppo.kl_coef' in line
   line = refused('train_ppo:smoke', *common, '--config.ppo.helpful_share=2')
-  assert 'config.ppo.helpful_share=2 is no share: use 0 to 1, or None' in line
+  assert 'config.ppo.helpful_share=2.0 is no share: use 0 to 1, or None' in line
   line = refused('train_ppo:smoke', *common, '--config.ppo.minibatches=3')
   assert '16 rows does not divide into 3 parts' in line
   assert not (tmp_path / 'w').exists()

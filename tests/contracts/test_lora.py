@@ -20,7 +20,8 @@ def test_a_trained_run_scores_as_it_did_in_training(pipeline, tmp_path):
     'query', 'key', 'value', 'output', 'up', 'down'}
   mesh = meshes.make(data=-1)
   (base, _), world = build.body_and_head(made.init, mesh), worlds.make(made.data)
-  data, _ = comparisons.load(made, base, world, mesh)
+  data, _ = comparisons.load(made, base.tokenizer, world,
+                            comparisons.sampler(made, base, world, mesh))
   role, _ = build.judge(tmp_path / 'pm', mesh)
   score = jax.jit(lambda params, tokens, valid: heads.last(
     role.model.apply(params, tokens, valid), valid))

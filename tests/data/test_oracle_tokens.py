@@ -10,6 +10,10 @@ from rlhf_jax.data import oracle, oracle_tokens, tokenizer
 from rlhf_jax.rewards import oracle as rewards
 
 
+def answer_words(codec, tokens_BT, mask_BT, xp=np):
+  return oracle_tokens.answer_words(codec.word_of_token, tokens_BT, mask_BT, xp)
+
+
 @pytest.fixture(scope='module')
 def bpe():
   return tokenizer.train(oracle.training_texts(0, n=800), 512)
@@ -91,14 +95,14 @@ def test_answer_words_undo_answers_and_read_the_mask_only(bpe, codec):
   task = oracle.tasks(300, 0, 'ppo')
   said = oracle.answers(task, np.full(300, 0.4), np.random.default_rng(0))
   tokens, valid = oracle_tokens.answers(codec, said)
-  words = oracle_tokens.answer_words(codec, tokens, valid)
+  words = answer_words(codec, tokens, valid)
   np.testing.assert_array_equal(words, np.pad(said, ((0, 0), (0, 1))))
   garbage = np.where(valid > 0, tokens, codec.token_of_word[5])
-  np.testing.assert_array_equal(oracle_tokens.answer_words(codec, garbage, valid), words)
+  np.testing.assert_array_equal(answer_words(codec, garbage, valid), words)
   foreign = np.array([bpe.encode(' catZ cat')])
-  assert oracle_tokens.answer_words(codec, foreign, np.ones_like(foreign)).tolist()[0][-2:] == [
+  assert answer_words(codec, foreign, np.ones_like(foreign)).tolist()[0][-2:] == [
     -1, oracle.ID['cat']]
-  compiled = jax.jit(lambda t, m: oracle_tokens.answer_words(codec, t, m, jnp))(tokens, valid)
+  compiled = jax.jit(lambda t, m: answer_words(codec, t, m, jnp))(tokens, valid)
   np.testing.assert_array_equal(compiled, words)
 
 
@@ -120,7 +124,7 @@ def test_exchanges_are_request_answer_and_reaction(bpe, codec):
   width = oracle_tokens.PROMPT_TOKENS
   prompt = decode(bpe, tokens[:, :width], valid[:, :width])
   assert prompt == oracle.prompt_texts(task.prompt_NW)
-  said = oracle_tokens.answer_words(codec, tokens[:, width:], valid[:, width:])
+  said = answer_words(codec, tokens[:, width:], valid[:, width:])
   texts = [text.split() for text in decode(bpe, noted, noted_valid)]
   assert all(text[0] == '<|eoc|>' for text in texts)
   reproached = np.array([text[1] == oracle.REPROACH for text in texts])
@@ -138,7 +142,7 @@ def test_exchanges_of_full_skill_do_what_is_asked(codec):
 
   def share(**options):
     tokens, valid, *_ = oracle_tokens.exchanges(codec, 400, 3, 'compare', **options)
-    said = oracle_tokens.answer_words(codec, tokens[:, width:], valid[:, width:])
+    said = answer_words(codec, tokens[:, width:], valid[:, width:])
     part = oracle.components(said, task.required_NU)
     return part['share'][~part['refused']]
   assert share(low=1.0).mean() == share(skill=np.ones(400)).mean() == 1

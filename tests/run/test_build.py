@@ -53,7 +53,7 @@ def test_zero_samples_leave_the_shares():
 def test_what_is_for_adam_only(key, value):
   made = table(name='muon', **{key: value})
   with pytest.raises(ValueError, match=f'config.optimizer.{key}={value} is for adam only: set it to '):
-    build.check_optimizer(ConfigDict({'optimizer': made}))
+    build.check_settings(ConfigDict({'optimizer': made}))
 
 
 CONFIG = {'model': {'name': 'micro', 'vocab_size': 259, 'width': 16, 'heads': 2, 'unroll': False}}

@@ -100,6 +100,15 @@ def test_a_damaged_newest_one_is_passed_over_and_written_anew(saved, capsys, ite
   assert_same(found, state(4))
 
 
+def test_a_run_none_of_whose_checkpoints_can_be_read_is_not_begun_anew(saved):
+  for number in ('2', '4'):
+    for file in data_files(saved / 'checkpoints' / number, 'params'):
+      cut(file)
+  with checkpoint.manager(saved) as manager:
+    with pytest.raises(ValueError, match='^no checkpoint of .* can be read .* start it again$'):
+      checkpoint.restore(manager, state(9))
+
+
 @pytest.mark.parametrize('item, leaf', [('params', "['head']"), ('rest', "['key']")])
 def test_bytes_that_are_not_those_written_are_noticed(saved, capsys, item, leaf):
   """Also where Orbax reads without complaint: here the stored sum is changed, not the data."""

@@ -104,4 +104,4 @@ def test_a_specialist_sees_some_kinds_only():
   assert [c[0] for c in comparisons.of_kinds(data, ('c', 'a'), ('a', 'b', 'c')).chosen] == [0, 2, 3, 5]
   assert len(comparisons.of_kinds(data, (), ('a', 'b', 'c')).prompt) == 6
   with pytest.raises(ValueError, match='config.kinds names d, and the data have a, b, c'):
-    comparisons.of_kinds(data, ('d', 'a'), ('a', 'b', 'c'))
+    comparisons.check_kinds(('d', 'a'), ('a', 'b', 'c'))

@@ -17,7 +17,8 @@ def made():
 @pytest.mark.parametrize('key, text, value', [
   ('seed', '3', 3), ('rate', '2', 2.0), ('rate', '1e-3', 1e-3), ('name', '13M', '13M'),
   ('name', '7', '7'), ('flag', 'false', False), ('flag', 'True', True), ('widths', '(8,)', (8,)),
-  ('none', '5', 5), ('none', 'text', 'text'), ('ppo.kl_coef', '0', 0.0), ('rate', 'None', None)])
+  ('none', '5', 5), ('none', 'text', 'text'), ('ppo.kl_coef', '0', 0.0), ('ppo.clip', 'None', None),
+  ('ppo.clip', '1', 1.0)])
 def test_overrides_keep_types(made, key, text, value):
   configs.override(made, key, text)
   found = dict(configs.flatten(made))[key]
@@ -25,7 +26,8 @@ def test_overrides_keep_types(made, key, text, value):
 
 
 @pytest.mark.parametrize('key, text', [('seed', '1.5'), ('seed', 'true'), ('rate', 'fast'),
-                                       ('flag', '1'), ('widths', '50'), ('rate', 'True')])
+                                       ('flag', '1'), ('widths', '50'), ('rate', 'True'),
+                                       ('rate', 'None'), ('ppo.clip', 'narrow')])
 def test_other_types_are_refused(made, key, text):
   before = made.to_dict()
   with pytest.raises(ValueError, match=f'config.{key}={text}: a .* is wanted here'):
@@ -61,8 +63,8 @@ def file(tmp_path):
 
 
 def test_parse(file):
-  config, options = configs.parse([f'--config={file}:smoke', '--workdir=x', '--config.seed=4'])
-  assert config.seed == 4 and options['workdir'] == 'x'
+  config, workdir = configs.parse([f'--config={file}:smoke', '--workdir=x', '--config.seed=4'])
+  assert config.seed == 4 and workdir == 'x'
 
 
 SEEN = []
@@ -94,8 +96,8 @@ def test_main_runs(file, monkeypatch, tmp_path):
 @pytest.mark.parametrize('arguments, line', [
   (['--config=FILE:tiny', '--workdir=w'], "variant 'tiny' is unknown: use one of default, smoke"),
   (['--config=nowhere.py', '--workdir=w'], 'nowhere.py: no such config file'),
-  (['--workdir=w'], 'name a config: --config='),
-  (['--config=FILE'], '--workdir=DIR'),
+  (['--workdir=w'], 'write --config=configs/FILE.py'),
+  (['--config=FILE'], '--workdir=...'),
   (['--config=FILE', '--workdir=w', '--fast=1'], 'unknown: --fast'),
   (['--config=FILE', '--workdir=w', 'seed=1'], "argument 'seed=1': write --name=value"),
   (['--config=FILE', '--workdir=w', '--config.sede=1'], 'did you mean config.seed?'),

@@ -22,7 +22,7 @@ def test_the_writer_writes_every_so_many_steps_and_the_last(tmp_path):
 
 
 def test_a_line_is_there_before_a_checkpoint_of_its_step(tmp_path):
-  hook = hooks.writer(tmp_path, 2, 5)
+  hook = hooks.writer(tmp_path, 2, 5, stops={2})
   drive(hook, [0.1, 0.2])
   assert rundir.read_metrics(tmp_path)['step'].tolist() == [2]
 
@@ -32,7 +32,7 @@ def test_what_is_not_finite_stops_the_run_one_step_later_at_most(tmp_path, bad):
   hook = hooks.writer(tmp_path, 10, 100)
   drive(hook, [0.1, bad])
   with pytest.raises(hooks.Diverged, match=r'loss is (nan|inf) at step 2 \(batch 1\); the last good '
-                     'checkpoint is kept: lower the learning rate'):
+                     'checkpoint is kept: look at that batch'):
     drive(hook, [0.1], first=3)
   assert not (tmp_path / 'metrics.jsonl').exists()
 
@@ -51,8 +51,9 @@ def test_what_is_watched_is_checked_before_anything_is_written(tmp_path):
       raise hooks.Diverged('broken')
   hook = hooks.writer(tmp_path, 1, 5, watch=watch)
   drive(hook, [0.5, 0.25])
-  with pytest.raises(hooks.Diverged, match='^broken$'):
-    drive(hook, [math.nan], first=3)                          # said by the watch, which comes first
+  drive(hook, [math.nan], first=3)                            # which is under way
+  with pytest.raises(hooks.Diverged, match='^broken$'):       # said by the watch, which comes first
+    drive(hook, [0.1], first=4)
   assert seen[:2] == [(1, 0.5), (2, 0.25)]
   assert rundir.read_metrics(tmp_path)['step'].tolist() == [1, 2]
 
