@@ -3,7 +3,8 @@
   python -m experiments.pm_study --config=configs/pm_study.py --workdir=runs/scaling
   :scaling (default), :ceiling, :fractions, :weights, :skills, :ablations;  :smoke  seconds on a CPU
 --config.base=DIR takes language models and the distilled policy from another study's folder.
-Expected on 2 cores: docs/results.md has the times and the numbers.
+Expected: the numbers of docs/results.md for :scaling, :ceiling, :fractions; the others were run at
+smoke size only.
 """
 from ml_collections import ConfigDict
 
