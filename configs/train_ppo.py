@@ -47,7 +47,7 @@ def hh(config):
   config.data = presets.hh_data()
   config.model = presets.model('mini', vocab_size=2048)
   config.ppo.update({'samples': 10_240, 'batch_size': 128, 'kl_coef': presets.laptop('hh.kl_coef')})
-  config.eval_every = 4
+  config.eval_every = 2                       # half of the gain comes early
   return config
 
 
