@@ -34,7 +34,6 @@ def run(config, workdir):
       module.check(stage(config, name))
       build.check_settings(stage(config, name))
   if rundir.open_run(workdir, to_dict(config)) == 'done':
-    print(f'{workdir} is finished; for another run name another --workdir, and --config.seed=1')
     return rundir.read_summary(workdir)
   path, seconds = pathlib.Path(workdir), {}
   folder = {name: str(path / name) for name in MAINS}

@@ -148,6 +148,7 @@ def main(run, argv=None):
       run(config, workdir)
       if finished:
         print(json.dumps(rundir.read_summary(workdir), indent=1))
+        print(f'{workdir} is finished: for another run name another --workdir=')
   reported(command, sys.argv[1:] if argv is None else argv)
 
 

@@ -73,7 +73,8 @@ def test_a_set_from_elsewhere_is_read_where_it_is_found(evaluated):
 
 
 def job(pipeline, file, workdir, *settings):
-  made, _ = config.parse([f'--config={ROOT}/configs/score.py:smoke', f'--config.file={file}',
+  made, _ = config.parse([f'--config={ROOT}/configs/score.py:smoke', '--workdir=w',
+                          f'--config.file={file}',
                           f'--config.preference_model={pipeline.path}/pm', *settings])
   return score.run(made, workdir)
 

@@ -13,6 +13,7 @@ from rlhf_jax.run import build, checkpoint, comparisons, config, worlds
 @pytest.mark.slow
 def test_a_trained_run_scores_as_it_did_in_training(pipeline, tmp_path):
   made, _ = config.parse([
+    '--workdir=w',
     '--config=configs/train_pm.py:smoke', '--config.lora.rank=2',
     f'--config.init={pipeline.path}/lm', f'--config.policy={pipeline.path}/policy'])
   train_pm.run(made, tmp_path / 'pm')
@@ -35,6 +36,7 @@ def test_a_trained_run_scores_as_it_did_in_training(pipeline, tmp_path):
 @pytest.mark.slow
 def test_a_trained_policy_is_read_as_the_base_and_its_adapters(pipeline, tmp_path):
   made, _ = config.parse([
+    '--workdir=w',
     '--config=configs/train_ppo.py:smoke', '--config.lora.rank=2', '--config.lora.scale=0.5',
     f'--config.policy={pipeline.path}/policy', f'--config.preference_model={pipeline.path}/pm'])
   train_ppo.run(made, tmp_path / 'ppo')
