@@ -32,7 +32,6 @@ def run(config, workdir):
     worlds.make(config.data)
     for name, module in MAINS.items():
       module.check(stage(config, name))
-      build.check_settings(stage(config, name))
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
   path, seconds = pathlib.Path(workdir), {}

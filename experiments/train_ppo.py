@@ -35,6 +35,7 @@ def run(config, workdir):
 def check(config):
   """Refuses settings that do not fit one another or the devices, before anything is read."""
   rl.check_settings(config)
+  build.check_settings(config)
   build.mesh(config, config.ppo.batch_size)
   step.check_parts(config.ppo.batch_size, config.ppo.minibatches * config.microbatches)
 

@@ -116,12 +116,12 @@ def arguments(argv, names):
 
 
 def parse(argv):
-  """(config, workdir) from the arguments `--config=...`, `--workdir=...`, `--config.key=value`."""
+  """(config, options) from the arguments `--config=...`, `--workdir=...`, `--config.key=value`."""
   options, overrides = arguments(argv, ('config', 'workdir'))
   config = load(options['config'])
   for key, value in overrides:
     override(config, key, value)
-  return config, options['workdir']
+  return config, options
 
 
 @contextlib.contextmanager
@@ -138,10 +138,11 @@ def told_once():
 def main(run, argv=None):
   """Runs run(config, workdir) from the command line."""
   def command(argv):
-    config, workdir = parse(argv)
+    config, options = parse(argv)
+    workdir = options['workdir']
     here = sys.modules[run.__module__].__spec__.name
     if here != config.main:
-      raise ValueError(f'this is a config of {config.main}, not of {here}')
+      raise ValueError(f'{options["config"]} is a config of {config.main}, not of {here}')
     prepare_backend()
     with told_once():
       finished = rundir.is_done(workdir)

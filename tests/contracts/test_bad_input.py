@@ -41,7 +41,8 @@ def test_the_config_of_another_main(capsys, monkeypatch, tmp_path):
   monkeypatch.chdir(ROOT)
   with pytest.raises(SystemExit):
     config.main(train_pm.run, ['--config=configs/train_ppo.py:smoke', f'--workdir={tmp_path}/w'])
-  assert 'is a config of experiments.train_ppo, not of experiments.train_pm' in capsys.readouterr().err
+  assert ('configs/train_ppo.py:smoke is a config of experiments.train_ppo, not of experiments.train_pm'
+          in capsys.readouterr().err)
 
 
 @pytest.mark.parametrize('name', ['train_ppo:smoke', 'train_pm:smoke', 'distill_context:smoke'])
@@ -98,6 +99,12 @@ def test_every_stage_of_the_pipeline_is_looked_at_before_the_first_begins(refuse
                         ('lm.eval_every=0', 'config.eval_every=0: use 1 or more')):
     assert says in refused('quickstart:smoke', f'--workdir={tmp_path}/a', f'--config.{setting}')
     assert not (tmp_path / 'a').exists()
+
+
+def test_a_study_looks_at_its_stages_too(refused, tmp_path):
+  for name, stage in (('pm_study', 'pm'), ('robustness', 'ppo')):
+    line = refused(f'{name}:smoke', f'--workdir={tmp_path}/a', f'--config.{stage}.optimizer.name=lion')
+    assert "config.optimizer.name='lion' is unknown" in line and not (tmp_path / 'a').exists()
 
 
 def test_comparisons_by_a_policy_that_is_not_there(refused, pipeline, tmp_path):

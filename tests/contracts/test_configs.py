@@ -70,7 +70,7 @@ def test_files_of_the_same_variant_share_data_and_model():
 
 
 def test_an_override_changes_what_it_names_and_nothing_else():
-  made, workdir = config.parse([f'--config={ROOT}/configs/train_ppo.py:smoke', '--workdir=x',
+  made, options = config.parse([f'--config={ROOT}/configs/train_ppo.py:smoke', '--workdir=x',
                                 '--config.ppo.kl_coef=1', '--config.model.name=13M'])
   plain = dict(config.flatten(config.load(f'{ROOT}/configs/train_ppo.py:smoke')))
   changed = {k: v for k, v in config.flatten(made) if plain[k] != v}

@@ -63,8 +63,8 @@ def file(tmp_path):
 
 
 def test_parse(file):
-  config, workdir = configs.parse([f'--config={file}:smoke', '--workdir=x', '--config.seed=4'])
-  assert config.seed == 4 and workdir == 'x'
+  config, options = configs.parse([f'--config={file}:smoke', '--workdir=x', '--config.seed=4'])
+  assert config.seed == 4 and options['workdir'] == 'x'
 
 
 SEEN = []
