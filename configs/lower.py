@@ -2,7 +2,7 @@
 
   python -m experiments.lower --config=configs/lower.py --workdir=runs/lower
   :smoke  the smallest rungs, seconds on a CPU
-Expected: all 33 programs lower in half a minute; all but PPO at 52B (36 GiB) fit in 32 GiB a chip, and
+Expected: all 33 programs lower in half a minute; all but PPO at 52B (35 GiB) fit in 32 GiB a chip, and
 that does in two microbatches: --config.microbatches=2 --config.meshes='(("52B", 4, 16, 8),)'.
 """
 from ml_collections import ConfigDict

@@ -44,7 +44,7 @@ def one_rung(config, rung, mesh):
   sized = config.copy_and_resolve_references()
   sized.model.name = rung
   made = {}
-  for name, program in lowering.programs(sized, mesh).items():
+  for name, program in lowering.programs(sized, mesh, config.platform).items():
     start = time.monotonic()
     lowering.lower(program, config.platform)
     total = sum(program.bytes.values())

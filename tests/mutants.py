@@ -57,6 +57,7 @@ EPISODES, CANDIDATES = 'rollout/episodes.py', 'rollout/candidates.py'
 PM_SCORE, TRUE_REWARD = 'rewards/preference_model.py', 'rewards/oracle.py'
 FIT, HOOKS, TRAIN, CONFIG = 'run/fit.py', 'run/hooks.py', 'run/train.py', 'run/config.py'
 CHECKPOINT, BUILD = 'run/checkpoint.py', 'run/build.py'
+SPLASH, TEST_SPLASH = 'models/splash.py', 'models/test_splash.py::test_'
 TEST_STEP, TEST_MASKED = 'core/test_step.py::test_', 'core/test_masked.py::test_'
 TEST_RANDOM, TEST_OPTIM = 'core/test_random.py::test_', 'core/test_optim.py::test_'
 TEST_LOGP, TEST_DECODE = 'models/test_logp.py::test_', 'models/test_decode.py::test_'
@@ -1433,12 +1434,25 @@ MUTANTS = [
            TEST_LOWERING + 'weights_travel_and_rows_stay'),
     Mutant(MESH, 'if mesh.size == 1:', 'if mesh.size > 0:',
            TEST_MESH + 'pin_keeps_rows_on_their_devices_and_the_width_whole'),
-    Mutant(MESH, 'if size % parts == 0 else PartitionSpec.UNCONSTRAINED', '',
+    Mutant(MESH, 'if size % parts == 0 else otherwise', '',
            TEST_MESH + 'pin_leaves_rows_that_do_not_divide_free'),
     Mutant(TRANSFORMER, "return pin(x_ND, 'rows', 'embed')", "return pin(x_ND, 'embed', 'embed')",
            TEST_LOWERING + 'weights_travel_and_rows_stay'),
-    Mutant(BUILD, 'transformer.decoder(sized, meshes.pin(mesh))', 'transformer.decoder(sized)',
+    Mutant(BUILD, 'transformer.decoder(sized, meshes.pin(mesh), attend)',
+           'transformer.decoder(sized, attend=attend)',
            TEST_LOWERING + 'the_lowered_text_says_where_arrays_are'),
+    Mutant(BUILD, "== 'tpu'", "== 'cuda'", TEST_LOWERING + 'the_lowered_text_says_where_arrays_are'),
+    Mutant(LOWERING, "scores=platform != 'tpu'", 'scores=True',
+           TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(SPLASH, 'size ** -0.5', 'size ** 0.5', TEST_SPLASH + 'values_and_gradients'),
+    Mutant(SPLASH, 'where((branch_BT == 0) | (branch_BT == branch)', 'where((branch_BT == branch)',
+           TEST_SPLASH + 'values_and_gradients'),
+    Mutant(SPLASH, 'None], other_BTHK, first)', 'None], first, other_BTHK)',
+           TEST_SPLASH + 'values_and_gradients'),
+    Mutant(SPLASH, 'SegmentIds(ids_BT, ids_BT)', 'SegmentIds(0 * ids_BT, 0 * ids_BT)',
+           TEST_SPLASH + 'values_and_gradients'),
+    Mutant(SPLASH, 'CausalMask((width, width))', 'FullMask((width, width))',
+           TEST_SPLASH + 'values_and_gradients'),
     Mutant(LOWERING, 'x.sharding.shard_shape(x.shape)', 'x.shape',
            TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
     Mutant(LOWERING, '2 * _rows(c.batch_size', '_rows(c.batch_size',

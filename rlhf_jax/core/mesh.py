@@ -73,13 +73,18 @@ def pin(mesh):
   """
   if mesh.size == 1:
     return lambda x, *axes: x
+  return lambda x, *axes: jax.lax.with_sharding_constraint(x, NamedSharding(
+    mesh, cut(mesh, x.shape, axes, PartitionSpec.UNCONSTRAINED)))
 
+
+def cut(mesh, shape, axes, otherwise=None):
+  """The PartitionSpec, by COMPUTE_RULES, of an array with these logical axes; `otherwise` is where a
+  dimension goes that does not divide, None for whole."""
   def place(size, name):
     axes = COMPUTE_RULES[name]
     parts = math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
-    return axes if size % parts == 0 else PartitionSpec.UNCONSTRAINED
-  return lambda x, *axes: jax.lax.with_sharding_constraint(x, NamedSharding(
-    mesh, PartitionSpec(*map(place, x.shape, axes))))
+    return axes if size % parts == 0 else otherwise
+  return PartitionSpec(*map(place, shape, axes))
 
 
 def put_batch(batch, mesh):

@@ -1,4 +1,4 @@
-"""Attention in one place, where a kernel of a backend can be put. Softmax in float32."""
+"""Attention in plain JAX, softmax in float32; `models.splash` has the kernel that TPUs take instead."""
 import jax
 import jax.numpy as jnp
 

@@ -34,11 +34,12 @@ class Cache:
   column: jax.Array
 
 
-def decoder(config, pin=lambda x, *axes: x):
-  """The Model of a TransformerConfig. pin: as of `core.mesh.pin`, where arrays are kept on a mesh."""
+def decoder(config, pin=lambda x, *axes: x, attend=attention):
+  """The Model of a TransformerConfig. pin: as of `core.mesh.pin`, where arrays are kept on a mesh;
+  attend: `attention`, or a backend's kernel for whole texts with the same arguments."""
   norm, head_norm, mlp = parts.norm(config), parts.head_norm(config), parts.mlp(config)
   (place, turns, turn), residual = parts.positions(config), parts.residual(config)
-  attend_text, attend_past = (grouped(f, config.queries_per_key) for f in (attention, attend_cache))
+  attend_text, attend_past = (grouped(f, config.queries_per_key) for f in (attend, attend_cache))
 
   def block(x_ND, layer, attend):
     """One layer on the rows of all tokens (flat: XLA's products of rank 3 cost 1.5 times as much

@@ -14,7 +14,7 @@ from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import tokenizer as tokenizers
-from rlhf_jax.models import decode, heads, logp, lora, sizes, transformer
+from rlhf_jax.models import attention, decode, heads, logp, lora, sizes, splash, transformer
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import checkpoint
 from rlhf_jax.run.config import flatten
@@ -61,10 +61,15 @@ def size(config, vocab_size):
   return sizes.config(config.model.name, vocab_size=vocab_size, **options)
 
 
-def model(config, vocab_size, mesh=None):
-  """The Model of `config.model`, its arrays kept to the rules of `mesh` if there is one."""
+def model(config, vocab_size, mesh=None, platform=None):
+  """The Model of `config.model`, its arrays kept to the rules of `mesh` if there is one, its attention
+  the best there is on `platform`: 'cpu', 'gpu', 'cuda', 'tpu', default where this process computes."""
   sized = size(config, vocab_size)
-  return transformer.decoder(sized) if mesh is None else transformer.decoder(sized, meshes.pin(mesh))
+  if mesh is None:
+    return transformer.decoder(sized)
+  on_tpu = (platform or jax.default_backend()) == 'tpu'
+  attend = splash.attention(mesh) if on_tpu else attention.attention
+  return transformer.decoder(sized, meshes.pin(mesh), attend)
 
 
 def optimizer(config, steps, specs, samples=None):

@@ -12,6 +12,7 @@ per token of a chip's rows, with D the width, F the MLP's, H heads, T columns, t
                 weights, 2 D + (3 D + F, or 2 F with a gate) / t
   without       each layer
   sampling      one layer, for the prompt
+  on TPU        without 3 H T: its attention keeps no scores
 
 tests/run/test_lowering.py compares with what XLA allots on eight devices: what a further layer
 costs is right to 2%, the whole step takes 0.5 to 1 of the estimate.
@@ -42,8 +43,9 @@ class Program(NamedTuple):
   bytes: dict
 
 
-def programs(config, mesh):
-  """{'preference model', 'ppo', 'generation'} -> Program for `config.model` on a mesh, real or not.
+def programs(config, mesh, platform):
+  """{'preference model', 'ppo', 'generation'} -> Program for `config.model` on a mesh, real or not, of
+  'cpu', 'cuda' or 'tpu'.
 
   config: 'model', 'optimizer', 'preference_model' (batch_size, length, microbatches, lm_weight), 'ppo'
   as of `presets.ppo`, 'prompt_width', 'answer_width', 'microbatches'. Rows that do not divide over the
@@ -51,29 +53,32 @@ def programs(config, mesh):
   """
   sized = sizes.config(config.model.name, **{
     k: v for k, v in config.model.items() if k != 'name' and v is not None})
-  body = build.model(config, sized.vocab_size, mesh)
-  return {'preference model': preference_update(config, sized, body, mesh),
-          'ppo': ppo_update(config, sized, body, mesh),
-          'generation': generation(config, sized, body, mesh)}
+  body = build.model(config, sized.vocab_size, mesh, platform)
+  layer = functools.partial(_layer, sized, mesh=mesh, scores=platform != 'tpu')
+  return {'preference model': preference_update(config, sized, body, mesh, layer),
+          'ppo': ppo_update(config, sized, body, mesh, layer),
+          'generation': generation(config, sized, body, mesh, layer)}
 
 
 def lower(program, platform):
-  """The program lowered for 'cpu', 'cuda' or 'tpu': nothing is compiled, no device is needed."""
+  """The program lowered for the platform it was made for: nothing is compiled, no device is needed."""
   return program.function.trace(*program.arguments).lower(lowering_platforms=(platform,))
 
 
-def preference_update(config, sized, body, mesh):
-  """The update of `experiments.train_pm` on pairs of `length` columns."""
+def preference_update(config, sized, body, mesh, layer):
+  """The update of `experiments.train_pm` on pairs of `length` columns. layer(rows, columns): bytes of
+  its activations."""
   c, model = config.preference_model, heads.scalar(body)
   optimizer = build.optimizer(config, 1000, model.spec, 1000 * c.batch_size)
   update = step.update(build.preference_loss(body, c.lm_weight), optimizer, c.microbatches)
   pair_BT, ids_BT, pair_B, ids_B = _arrays(c.batch_size, c.length, mesh)
   batch = PreferenceBatch(ids_BT, pair_BT, ids_BT, pair_BT, pair_B, pair_B, pair_BT, ids_B, ids_B)
   return _update(update, optimizer, model.spec, {}, batch, {}, mesh, _activations(
-    sized, 2 * _rows(c.batch_size, c.microbatches, mesh), c.length, mesh) | _gathered(sized, mesh))
+    sized, 2 * _rows(c.batch_size, c.microbatches, mesh), c.length, mesh, layer)
+    | _gathered(sized, mesh))
 
 
-def ppo_update(config, sized, body, mesh):
+def ppo_update(config, sized, body, mesh, layer):
   """The update of `experiments.train_ppo`, all passes over one rollout; a preference model of the same
   size beside the policy. 'frozen' are reference and preference model."""
   p, width = config.ppo, config.prompt_width
@@ -88,13 +93,13 @@ def ppo_update(config, sized, body, mesh):
   batch = Experience(rollout, real_BT, real_BT, real_BT)
   frozen = {'reference': policy.spec, 'score': judge.spec}
   rows = _rows(p.batch_size, p.minibatches * config.microbatches, mesh)
-  one = _activations(sized, rows, width + config.answer_width, mesh)
+  one = _activations(sized, rows, width + config.answer_width, mesh, layer)
   bodies = 1 if p.value_init == 'shared' else 2
   return _update(update, optimizer, networks.specs, ppo.memory(p.kl_coef), batch, frozen, mesh,
                  {kind: bodies * size for kind, size in one.items()} | _gathered(sized, mesh))
 
 
-def generation(config, sized, body, mesh):
+def generation(config, sized, body, mesh, layer):
   """`decode.generate` of one answer to each prompt of PPO's batch; the cache is counted with rows over
   'data' and 'fsdp' and heads over 'tensor', which is where XLA keeps it; 'layers apart': the copy of
   the parameters that decoding reads."""
@@ -110,11 +115,10 @@ def generation(config, sized, body, mesh):
   by_head = NamedSharding(mesh, PartitionSpec(('data', 'fsdp'), 'tensor'))
   kept = _shaped((cache.keys, cache.values), by_head)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  one_layer = _layer(sized, _rows(rows, 1, mesh), width, mesh)
   cast = jnp.dtype(sized.dtype).itemsize / jnp.dtype(sized.param_dtype).itemsize
   return Program(generate, (params, prompt, prompt_valid, key), {
     'parameters': per_chip(params), 'layers apart': round(cast * per_chip(params)),
-    'cache': per_chip(kept), 'activations': one_layer,
+    'cache': per_chip(kept), 'activations': layer(_rows(rows, 1, mesh), width),
     **_gathered(sized, mesh)})
 
 
@@ -158,14 +162,14 @@ def _rows(rows, parts, mesh):
   return rows // parts // meshes.batch_shards(mesh)
 
 
-def _layer(sized, rows, columns, mesh):
+def _layer(sized, rows, columns, mesh, scores):
   t, D = mesh.shape['tensor'], sized.width
-  cut = 4 * D + 4 * sized.mlp_ratio * D + 3 * sized.heads * columns
+  cut = 4 * D + 4 * sized.mlp_ratio * D + (3 * sized.heads * columns if scores else 0)
   return 2 * rows * columns * (4 * D + cut // t) * jnp.dtype(sized.dtype).itemsize
 
 
-def _activations(sized, rows, columns, mesh):
-  layer = _layer(sized, rows, columns, mesh)
+def _activations(sized, rows, columns, mesh, layer):
+  layer = layer(rows, columns)
   if not sized.remat:
     return {'activations': sized.layers * layer}
   D, F, t = sized.width, sized.mlp_width, mesh.shape['tensor']

@@ -56,7 +56,7 @@ def test_the_lowered_text_says_where_arrays_are(platform):
   config = settings()
   config.preference_model.batch_size = 32
   config.ppo.update({'batch_size': 128, 'minibatches': 4})
-  for name, program in lowering.programs(config, mesh).items():
+  for name, program in lowering.programs(config, mesh, platform).items():
     text = lowering.lower(program, platform).as_text()
     assert 'mhlo.num_partitions = 64' in text
     # w_up [layers 2, D 64, F 256]: the width over 'fsdp', hidden units over 'tensor'
@@ -67,10 +67,11 @@ def test_the_lowered_text_says_where_arrays_are(platform):
     kept = rf'sharding_constraint .* <@mesh, \[{{"data", "fsdp"}}, {{}}\]> : tensor<{rows}x64xf32>'
     assert re.search(kept, text)
     assert (text.count('tf.aliasing_output') > 20) == (name != 'generation')     # the state is donated
+    assert ('tpu_custom_call' in text) == (platform == 'tpu')                    # its attention
 
 
 def test_bytes_of_a_chip_by_hand():
-  made = lowering.programs(settings(), meshes.abstract(2, 2, 2))
+  made = lowering.programs(settings(), meshes.abstract(2, 2, 2), 'cpu')
   # width 64 cut by 2, heads 2 of 32, F 256 and V 512 cut by 2; 2 layers
   matrices = 2 * 12 * 64**2 // 4 + 512 * 64 // 4
   body = matrices + 5 * 64 // 2
@@ -91,16 +92,19 @@ def test_bytes_of_a_chip_by_hand():
   assert made['generation'].bytes['cache'] == FLOAT * 2 * 2 * 2 * 1 * 12 * 32
   config = settings(remat=False)
   each = 2 * (4 * 64 + (4 * 64 + 4 * 256 + 3 * 2 * 16) // 2)
-  assert lowering.programs(config, meshes.abstract(2, 2, 2))['preference model'].bytes[
+  assert lowering.programs(config, meshes.abstract(2, 2, 2), 'cpu')['preference model'].bytes[
     'activations'] == FLOAT * 4 * 16 * 2 * each
-  assert lowering.programs(settings(), meshes.abstract(4, 1, 2))['ppo'].bytes['gathered'] == 0
+  assert lowering.programs(settings(), meshes.abstract(4, 1, 2), 'cpu')['ppo'].bytes['gathered'] == 0
+  on_tpu = lowering.programs(settings(), meshes.abstract(2, 2, 2), 'tpu')['preference model'].bytes
+  assert on_tpu['activations'] == made['preference model'].bytes['activations'] - (
+    FLOAT * 4 * 16 * 2 * 3 * 2 * 16 // 2)                # no scores of 2 heads and 16 columns
 
 
 def compiled(name, length, layers=2):
   """A Program on eight devices, and what XLA makes of it; 2 * 8 * length tokens in a batch."""
   config = settings(width=256, heads=8, vocab_size=1024, layers=layers)
   config.preference_model.length = length
-  program = lowering.programs(config, meshes.make(2, 2, 2))[name]
+  program = lowering.programs(config, meshes.make(2, 2, 2), 'cpu')[name]
   return program, program.function.lower(*program.arguments).compile()
 
 
@@ -132,7 +136,7 @@ def test_activations_are_what_xla_allots(length):
 
 def test_the_cache_is_cut_by_rows_and_heads():
   mesh = meshes.make(2, 2, 2)
-  program = lowering.programs(settings(), mesh)['generation']
+  program = lowering.programs(settings(), mesh, 'cpu')['generation']
   params, *prompts, _ = program.arguments
   body = lowering.build.model(settings(), 512, mesh)
   made = jax.jit(lambda *args: body.prefill(*args, 4)[1]).lower(params, *prompts).compile()
@@ -146,7 +150,7 @@ def test_the_cache_is_cut_by_rows_and_heads():
   ((8, 1, 1), '4 rows does not divide over data . fsdp = 8: use 8')])       # a minibatch of PPO
 def test_what_cannot_be_cut_is_refused(mesh, line):
   with pytest.raises(ValueError, match=line):
-    lowering.programs(settings(), meshes.abstract(*mesh))
+    lowering.programs(settings(), meshes.abstract(*mesh), 'cpu')
 
 
 @pytest.mark.slow
