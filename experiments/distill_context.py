@@ -29,9 +29,7 @@ KINDS = ('dialogue', 'generic')
 
 def check(config):
   """Refuses settings that do not fit one another or the devices, before anything is read."""
-  build.check_settings(config)
-  build.mesh(config, config.batch_size)
-  step.check_parts(config.batch_size, config.microbatches)
+  build.check(config, config.batch_size, config.microbatches)
   teacher.check_share(config.generic_share)
   if config.eval_rows < 1:
     raise ValueError(f'config.eval_rows={config.eval_rows}: the held-out loss needs 1 or more')

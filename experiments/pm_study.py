@@ -14,8 +14,7 @@ import pathlib
 from experiments import distill_context, pretrain_lm, train_pm
 from rlhf_jax.analysis import pm_study
 from rlhf_jax.core import rundir
-from rlhf_jax.models import sizes
-from rlhf_jax.run import build, worlds
+from rlhf_jax.run import worlds
 from rlhf_jax.run.config import main, override, section, stage, to_dict
 
 
@@ -46,10 +45,10 @@ def run(config, workdir):
 def check(config, names, stages):
   """Refuses what a study over seeds cannot be run with, before its first model is trained. names: of
   the sizes; stages: configs of train_pm."""
-  build.mesh(config)
   worlds.make(config.data)
-  for name in names:
-    sizes.config(name)
+  for name in dict.fromkeys(names):
+    pretrain_lm.check(stage(config, 'lm', model=section(config, 'model', name=name)))
+  distill_context.check(stage(config, 'policy'))
   for point in stages:
     train_pm.check(point)
   if config.seeds < 2:

@@ -24,9 +24,7 @@ from rlhf_jax.run.train import Clock, finish, open_runs, train
 
 def check(config):
   """Refuses settings that do not fit one another or the devices, before anything is read."""
-  build.check_settings(config)
-  build.mesh(config, config.batch_size)
-  step.check_parts(config.batch_size, config.microbatches)
+  build.check(config, config.batch_size, config.microbatches)
   transformer.check_length(build.size(config, config.model.vocab_size), config.length)
 
 

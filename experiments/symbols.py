@@ -29,6 +29,8 @@ COMPARED = (('T1', 'T4'), ('binary', 'T2'), ('binary', 'T3'), ('binary', 'none')
 def run(config, workdir):
   """The summary: accuracy by order at growing numbers of fine-tuning pairs, and differences."""
   mesh, clock = build.mesh(config, config.pretrain.batch_size, config.finetune.batch_size), Clock()
+  for name in ('pretrain', 'finetune'):
+    build.check_settings(config[name])
   symbols.lessons('none', config.seed, config.finetune.pairs, config.test_pairs)  # refuses too many
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)

@@ -31,9 +31,7 @@ def run(config, workdir):
 
 def check(config):
   """Refuses settings that do not fit one another or the devices, before anything is read."""
-  build.check_settings(config)
-  build.mesh(config, config.batch_size, config.sample_batch)
-  step.check_parts(config.batch_size, config.microbatches)
+  build.check(config, config.batch_size, config.microbatches, config.sample_batch)
   comparisons.check(config)
   comparisons.check_kinds(config.kinds, worlds.make(config.data).groups)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from rlhf_jax.algorithms import ppo
 from rlhf_jax.core import mesh as meshes
-from rlhf_jax.core import rundir, step
+from rlhf_jax.core import rundir
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import batches
 from rlhf_jax.evals import policy as evals
@@ -35,9 +35,7 @@ def run(config, workdir):
 def check(config):
   """Refuses settings that do not fit one another or the devices, before anything is read."""
   rl.check_settings(config)
-  build.check_settings(config)
-  build.mesh(config, config.ppo.batch_size)
-  step.check_parts(config.ppo.batch_size, config.ppo.minibatches * config.microbatches)
+  build.check(config, config.ppo.batch_size, config.ppo.minibatches * config.microbatches)
 
 
 def run_group(configs, workdirs):

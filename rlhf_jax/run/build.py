@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rlhf_jax.algorithms import preference
 from rlhf_jax.core import mesh as meshes
-from rlhf_jax.core import optim, rundir, spec
+from rlhf_jax.core import optim, rundir, spec, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.models import attention, decode, heads, logp, lora, sizes, splash, transformer
@@ -99,6 +99,14 @@ def check_settings(config):
     if o.name == 'muon' and o[key]:
       raise ValueError(f'config.optimizer.{key}={o[key]} is for adam only: set it to '
                        f'{type(o[key])(0)}')
+
+
+def check(config, rows, parts, *batch_sizes):
+  """Refuses what no training run of `rows` a batch in `parts` can be run with, before anything is read;
+  batch_sizes: of other batches that go over the mesh."""
+  check_settings(config)
+  mesh(config, rows, *batch_sizes)
+  step.check_parts(rows, parts)
 
 
 def head_init(config, width):

@@ -5,8 +5,11 @@ nothing is copied for steps it passes over. Metrics are fetched one step late, w
 already under way, so the device never waits; a value that is not finite stops the run at once, and
 nothing made with it is saved.
 """
+import functools
 import math
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 from tqdm import tqdm
@@ -86,12 +89,22 @@ def at(steps, run):
   return hook
 
 
+class _Slice(NamedTuple):
+  """One run's number among several: fetched with all metrics of its step when any is first read."""
+  fetched: Callable
+  name: str
+  run: int
+
+  def __float__(self):
+    return float(self.fetched()[self.name][self.run])
+
+
 def members(hooks_S):
   """Several runs in one program: gives each run's hooks their own slice of state and metrics."""
   def hook(step, state, metrics):
-    metrics = jax.device_get(metrics)
+    fetched = functools.cache(lambda: jax.device_get(metrics))
     for s, hooks in enumerate(hooks_S):
-      mine = {name: value[s] for name, value in metrics.items()}
+      mine = {name: _Slice(fetched, name, s) for name in metrics}
       due = any(each.due(step) for each in hooks)
       my_state = jax.tree.map(lambda x, s=s: x[s], state) if due else None
       for each in hooks:

@@ -102,7 +102,8 @@ def test_every_stage_of_the_pipeline_is_looked_at_before_the_first_begins(refuse
 
 
 def test_a_study_looks_at_its_stages_too(refused, tmp_path):
-  for name, stage in (('pm_study', 'pm'), ('robustness', 'ppo')):
+  for name, stage in (('pm_study', 'pm'), ('pm_study', 'lm'), ('pm_study', 'policy'),
+                      ('robustness', 'ppo')):
     line = refused(f'{name}:smoke', f'--workdir={tmp_path}/a', f'--config.{stage}.optimizer.name=lion')
     assert "config.optimizer.name='lion' is unknown" in line and not (tmp_path / 'a').exists()
 

@@ -1,6 +1,7 @@
 """Hooks: what is written when, what stops a run, and how several runs are told apart."""
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -83,6 +84,25 @@ def test_members_get_their_own_slices():
   # State is sliced at step 2 only, where a hook reads it.
   assert [(s, m) for s, _, m in seen[0]] == [(1, 1.0), (2, 2.0)]
   assert seen[1][0] == (1, None, 2.0) and seen[1][-1] == (2, 20.0, 4.0)
+
+
+def test_members_wait_for_a_step_only_when_it_is_read(monkeypatch):
+  """The writer of each run reads a step when the next is under way; one fetch serves all runs."""
+  fetched = []
+  monkeypatch.setattr(jax, 'device_get', lambda metrics: fetched.append(metrics['step']) or metrics)
+  read = {0: [], 1: []}
+  def late(run):
+    waiting = []
+    def hook(step, state, metrics):
+      waiting.append(metrics['loss'])
+      read[run] += [float(loss) for loss in waiting[:-1]]
+      del waiting[:-1]
+    hook.due = hooks.never
+    return hook
+  hook = hooks.members([[late(0)], [late(1)]])
+  for step in (1, 2, 3):
+    hook(step, None, {'step': step, 'loss': [10.0 * step, 20.0 * step]})
+  assert fetched == [1, 2] and read == {0: [10, 20], 1: [20, 40]}
 
 
 def test_progress_counts_from_where_a_run_went_on(capsys):
