@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from rlhf_jax.core import rundir
@@ -58,7 +59,7 @@ def writer(workdir, every, last, stops=(), watch=None, times=lambda step: {}):
 
 
 def progress(label, start, last, show=('loss',), unit='step'):
-  """A progress bar with rate and time left, the latest values of `show` beside it."""
+  """A progress bar with rate and time left, beside it the latest values of `show`, means over runs."""
   bar = tqdm(total=last, initial=start, desc=f'{label:>14}', unit=unit, dynamic_ncols=True,
              mininterval=0.5, smoothing=0.1)
   shown, before = 0.0, {}
@@ -69,7 +70,7 @@ def progress(label, start, last, show=('loss',), unit='step'):
     bar.update(step - bar.n)
     if time.monotonic() - shown > 2 or step == last:
       shown, values = time.monotonic(), metrics if step == last else before
-      bar.set_postfix_str(', '.join(f'{name} {float(values[name]):.3f}' for name in show
+      bar.set_postfix_str(', '.join(f'{name} {np.mean(values[name]):.3f}' for name in show
                                     if name in values))
     before = metrics
     if step == last:

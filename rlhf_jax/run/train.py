@@ -6,7 +6,6 @@ import math
 import time
 
 import jax
-import numpy as np
 
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir, step
@@ -64,7 +63,7 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
   run_hooks.append(save)
   if start == 0:
     save(0, state, {})
-  run_hooks.append(_progress(label, start, last, show, several))
+  run_hooks.append(hooks.progress(label, start, last, show))
   update = watched.last('train', build.compiled_update(update, shardings, several))
   source = build.source(host, device, configs, mesh, watched.part)
   state = fit(state, update, source, frozen, last, run_hooks, start)
@@ -114,14 +113,6 @@ def _evaluator(evaluate, configs, workdirs, frozen, state, start, last):
   if start == 0:
     write(0, state, None)
   return hooks.at(_each(every, last), write)
-
-
-def _progress(label, start, last, show, several):
-  bar = hooks.progress(label, start, last, show)
-  def hook(step, state, metrics):
-    bar(step, state, {k: np.mean(v) for k, v in jax.device_get(metrics).items()}
-        if several else metrics)
-  return hook
 
 
 class Clock:

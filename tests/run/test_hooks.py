@@ -108,6 +108,6 @@ def test_members_wait_for_a_step_only_when_it_is_read(monkeypatch):
 def test_progress_counts_from_where_a_run_went_on(capsys):
   hook = hooks.progress('ppo', 2, 4, show=('score', 'absent'))
   for step in (3, 4):
-    hook(step, None, {'score': jnp.float32(0.5)})
+    hook(step, None, {'score': jnp.array([0.25, 0.75])})                # of two runs
   shown = capsys.readouterr().err
   assert '4/4' in shown and 'score 0.500' in shown and 'absent' not in shown
