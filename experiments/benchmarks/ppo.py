@@ -30,6 +30,8 @@ CONTENDERS = {
   'ours f32 by length': ('ours', {
     'dtype': 'float32', 'widths': (16, 32, 48, 64, 96), 'microbatches': 8}),
   'ours bf16': ('ours', {'dtype': 'bfloat16', 'widths': (), 'microbatches': 1}),
+  'ours bf16 by length': ('ours', {
+    'dtype': 'bfloat16', 'widths': (16, 32, 48, 64, 96), 'microbatches': 8}),
   'trl f32': ('trl', {'stored': 'float32', 'autocast': False, 'attention': 'sdpa'}),
   'trl f32 eager': ('trl', {'stored': 'float32', 'autocast': False, 'attention': 'eager'}),
   'trl bf16 autocast': ('trl', {'stored': 'float32', 'autocast': True, 'attention': 'sdpa'}),
