@@ -675,10 +675,12 @@ MUTANTS = [
 
     Mutant(COMPARISONS, 'for ids in data.prompt])', 'for ids in data.chosen])',
            TEST_COMPARISONS + 'halves_are_disjoint_whole_and_share_no_prompt'),
-    Mutant(ROBUSTNESS, "curve['eval/score'] - _mean_score(judge)", "curve['eval/score']",
+    Mutant(ROBUSTNESS, "curve['eval/score'] - mean,", "curve['eval/score'],",
            TEST_ROBUSTNESS + 'scores_are_read_less_the_mean_of_their_model'),
     Mutant(ROBUSTNESS, "[scores['chosen'], scores['rejected']]", "[scores['chosen']]",
            TEST_ROBUSTNESS + 'scores_are_read_less_the_mean_of_their_model'),
+    Mutant(ROBUSTNESS, '/ self.test_spreads[self.judge]', '/ self.spread',
+           TEST_ROBUSTNESS + 'the_gap_at_equal_kl_and_its_slope_over_sizes'),
     Mutant(ROBUSTNESS, 'gap[-part:].mean() - gap[:part].mean()', 'gap[-1] - gap[0]',
            TEST_ROBUSTNESS + 'growth_is_of_the_last_over_the_first_tenth'),
     Mutant(ROBUSTNESS, 'np.interp(np.sqrt(kl), np.sqrt(np.maximum(run.kl[order], 0))',

@@ -19,7 +19,8 @@ from rlhf_jax.core import rundir
 class Run(NamedTuple):
   """One policy's training: sizes of policy and judge, comparisons the judge was trained on, and
   columns over the evaluations. score: of the judge, tests: size -> scores of models of the other
-  half, each less its mean on the test comparisons; true_reward None where it is not known."""
+  half, each less its mean on the test comparisons; spread: its standard deviation there, of the judge
+  and of each test model; true_reward None where it is not known."""
   policy: str
   judge: str
   comparisons: int
@@ -27,6 +28,8 @@ class Run(NamedTuple):
   kl: np.ndarray
   score: np.ndarray
   tests: dict
+  spread: float
+  test_spreads: dict
   true_reward: np.ndarray | None
   gain_errors: float
 
@@ -34,6 +37,12 @@ class Run(NamedTuple):
   def gap(self):
     """Judge minus the test model of its own size, or None."""
     return self.score - self.tests[self.judge] if self.judge in self.tests else None
+
+  @property
+  def standard_gap(self):
+    """The same of scores in standard deviations of their models: a model that spreads its scores more
+    leaves the other behind without parting from it."""
+    return self.score / self.spread - self.tests[self.judge] / self.test_spreads[self.judge]
 
 
 def read(path):
@@ -50,21 +59,27 @@ def _read(folder):
     return rundir.read_config(workdir)['model']['name']
   judge = beside(config['preference_model'])
   there = rundir.read_config(judge)['data']['comparisons']
-  tests = {size(pm): rundir.read_metrics(folder, f'eval/score_{pm.name}')[f'eval/score_{pm.name}']
-           - _mean_score(pm) for pm in map(beside, config['test_models'])
-           if rundir.read_config(pm)['data']['comparisons'] == there}
+  mean, spread = _moments(judge)
+  tests, test_spreads = {}, {}
+  for pm in map(beside, config['test_models']):
+    if rundir.read_config(pm)['data']['comparisons'] == there:
+      test_mean, test_spreads[size(pm)] = _moments(pm)
+      name = f'eval/score_{pm.name}'
+      tests[size(pm)] = rundir.read_metrics(folder, name)[name] - test_mean
   summary, truth = rundir.read_summary(folder), None
   if 'gain' in summary:
     truth = rundir.read_metrics(folder, 'eval/true_reward')['eval/true_reward']
   gain = [name for name in ('gain', 'pm_gain') if name in summary][0]
   return Run(config['model']['name'], size(judge), there, config['seed'], curve['eval/kl'],
-             curve['eval/score'] - _mean_score(judge), tests, truth,
+             curve['eval/score'] - mean, tests, spread, test_spreads, truth,
              summary[gain] / summary[f'{gain}_stderr'])
 
 
-def _mean_score(pm):
+def _moments(pm):
+  """(mean, standard deviation) of the scores of the test comparisons."""
   scores = np.load(pm / 'test_scores.npz')
-  return float(np.mean([scores['chosen'], scores['rejected']]))
+  both = np.concatenate([scores['chosen'], scores['rejected']])
+  return float(both.mean()), float(both.std())
 
 
 # ---------------------------------------------------------------------------------------- numbers
@@ -123,7 +138,8 @@ def gaps(runs):
   {'kl': the largest KL that all of them reach; 'at_kl': {(judge, comparisons): Interval of the gap
   there}; 'slopes': {comparisons: Interval of its slope in ln(parameters)}, below 0 where larger
   preference models are more robust; 'grew': Interval of `growth`; 'grew_in': the share of runs it is
-  above 0 in}. Runs are averaged within a seed; seeds give the intervals.
+  above 0 in; 'grew_standard': Interval of the growth of `standard_gap`}. Runs are averaged within a
+  seed; seeds give the intervals.
   """
   runs = [r for r in runs if r.gap is not None]
   kl, seeds = min(r.kl.max() for r in runs), list(dict.fromkeys(r.seed for r in runs))
@@ -141,7 +157,8 @@ def gaps(runs):
   grew = [growth(r.gap) for r in runs]
   return {'kl': kl, 'at_kl': {key: interval(gap_S) for key, gap_S in at.items()}, 'slopes': slope,
           'grew': interval(of_seeds(lambda r: growth(r.gap), runs)),
-          'grew_in': float(np.mean(np.array(grew) > 0))}
+          'grew_in': float(np.mean(np.array(grew) > 0)),
+          'grew_standard': interval(of_seeds(lambda r: growth(r.standard_gap), runs))}
 
 
 def slopes(runs, judge):
@@ -218,7 +235,8 @@ def _questions(runs, largest):
                                     zip(table, gap['at_kl'].values(), strict=True)]}
     sections.append(report.Section('Are larger preference models more robust?', paragraphs=[
       f'The gap between judge and test model grew by {text(gap["grew"])} from the first tenth of the '
-      f'training to the last, and in {gap["grew_in"]:.0%} of the runs. The table has it at '
+      f'training to the last, and in {gap["grew_in"]:.0%} of the runs; with each score in standard '
+      f'deviations of its model by {text(gap["grew_standard"])}. The table has it at '
       f'{gap["kl"]:.2f} nats, the largest KL that all runs reach.',
       *(f'Its slope in ln(parameters) with {count:,} comparisons is {text(value)}: below 0, larger is '
         'more robust.' for count, value in gap['slopes'].items())], table=table))
