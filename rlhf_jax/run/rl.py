@@ -16,7 +16,7 @@ from rlhf_jax.run import build, worlds
 from rlhf_jax.run.hooks import Diverged
 
 CHOICES = {'value_init': ('preference_model', 'policy', 'shared'),
-           'value_head': ('zero', 'preference_model'), 'normalise': ('none', 'start', 'running')}
+           'value_head': ('copied', 'zero'), 'normalise': ('none', 'start', 'running')}
 FROZEN = '', 'bfloat16', 'float32'
 
 
@@ -33,10 +33,6 @@ def check_settings(config):
   for key, known in CHOICES.items():
     if p[key] not in known:
       raise ValueError(f'config.ppo.{key}={p[key]!r} is unknown: use {", ".join(known)}')
-  if p.value_head == 'preference_model' != p.value_init:
-    raise ValueError(f"config.ppo.value_head='preference_model' reads that body, and config.ppo."
-                     f"value_init is {p.value_init!r}: set it to 'preference_model', or the head to "
-                     "'zero'")
   if p.kl_target > 0 == p.kl_coef:
     raise ValueError(f'config.ppo.kl_target={p.kl_target} is held by a factor on config.ppo.kl_coef, '
                      'and that is 0: start from a coefficient above 0')
@@ -91,7 +87,8 @@ def networks(config, policy, judge, start):
   """The Networks of `config.ppo`. policy, judge: Roles.
 
   The value network has the body of the preference model or of the policy, or shares the policy's
-  ('shared'); its head is zero, or the preference model's. With `config.lora.rank` adapters of the
+  ('shared'); its head is copied with the preference model's body unless it is to be zero, and zero with
+  another. With `config.lora.rank` adapters of the
   policy and of the value's body are trained, and the head in full; they are added to the frozen roles.
   """
   p, options = config.ppo, {'temperature': config.ppo.temperature, 'start': start}
@@ -107,7 +104,8 @@ def networks(config, policy, judge, start):
       'policy': (policy.params, lambda frozen: frozen['reference'])}[p.value_init])
 
   def init(config, key):
-    head = judge.params['head'] if p.value_head == 'preference_model' else {
+    copied = p.value_head == 'copied' and p.value_init == 'preference_model'
+    head = judge.params['head'] if copied else {
       name: jnp.zeros(s.shape, s.dtype) for name, s in critic.spec['head'].items()}
     return {'policy': part.start(policy.params, key_for(key, 'policy')),
             'value': value.start(head, key_for(key, 'value'))}

@@ -31,10 +31,12 @@ def settings(p=None, rank=0, frozen_dtype='', **changes):
   return made
 
 
-@pytest.mark.parametrize('value_init, body', [('preference_model', PM.params['body']),
-                                              ('policy', POLICY.params), ('shared', None)])
-def test_networks_start_from_what_is_named(value_init, body):
-  read, whole, specs, init = rl.networks(settings(value_init=value_init), POLICY, PM, 2)
+@pytest.mark.parametrize('value_init, value_head, body', [
+  ('preference_model', 'zero', PM.params['body']), ('policy', 'copied', POLICY.params),
+  ('shared', 'copied', None)])
+def test_networks_start_from_what_is_named(value_init, value_head, body):
+  made = settings(value_init=value_init, value_head=value_head)
+  read, whole, specs, init = rl.networks(made, POLICY, PM, 2)
   params = init(None, jax.random.key(3))
   assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, spec.abstract(specs))
   head = params['value'] if body is None else params['value']['head']
@@ -46,8 +48,8 @@ def test_networks_start_from_what_is_named(value_init, body):
   assert not np.asarray(value_BT).any() and np.asarray(logp_BT)[:, 2:].all()
 
 
-def test_a_value_may_start_from_the_whole_preference_model():
-  init = rl.networks(settings(value_head='preference_model'), POLICY, PM, 2).init
+def test_the_value_starts_as_the_whole_preference_model():
+  init = rl.networks(settings(), POLICY, PM, 2).init
   jax.tree.map(np.testing.assert_array_equal, init(None, jax.random.key(3))['value'], PM.params)
 
 
@@ -118,9 +120,8 @@ def test_widths_that_are_refused():
 
 @pytest.mark.parametrize('changes, says', [
   ({'value_init': 'pm'}, "config.ppo.value_init='pm' is unknown: use preference_model, policy, shared"),
-  ({'value_head': 'one'}, "config.ppo.value_head='one' is unknown: use zero, preference_model"),
+  ({'value_head': 'one'}, "config.ppo.value_head='one' is unknown: use copied, zero"),
   ({'normalise': 'yes'}, "config.ppo.normalise='yes' is unknown: use none, start, running"),
-  ({'value_init': 'shared', 'value_head': 'preference_model'}, "config.ppo.value_init is 'shared'"),
   ({'frozen_dtype': 'f16'}, "config.frozen_dtype='f16' is unknown: use '', 'bfloat16', 'float32'"),
   ({'frozen_dtype': 'bfloat16', 'rank': 2}, 'config.lora.rank=2 are added to: set one of them'),
   ({'samples': 100}, 'config.ppo.samples=100 is less than one batch: use at least '
@@ -132,7 +133,7 @@ def test_settings_that_are_refused(changes, says):
 
 
 def test_settings_that_fit_are_not_refused():
-  for p in (settings(), settings(value_head='preference_model'), settings(samples=128),
+  for p in (settings(), settings(value_head='zero'), settings(samples=128),
             settings(presets.bai2022('online').ppo), settings(presets.openai2019().ppo),
             settings(rank=2), settings(frozen_dtype='bfloat16')):
     rl.check_settings(p)
