@@ -29,7 +29,7 @@ def run(config, workdir):
     for point, (key, value) in itertools.product(made, changes):
       override(point, key, value)
   if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
-    check(config, names, [point for made in groups.values() for point in made])
+    check(config, names, [point for made in groups.values() for point in made], there)
     pm_study.check(config.analysis)
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
@@ -42,13 +42,15 @@ def run(config, workdir):
   return summary
 
 
-def check(config, names, stages):
+def check(config, names, stages, there):
   """Refuses what a study over seeds cannot be run with, before its first model is trained. names: of
-  the sizes; stages: configs of train_pm."""
+  the sizes; stages: configs of train_pm; there: of `folders`, stages done there are not looked at."""
   worlds.make(config.data)
   for name in dict.fromkeys(names):
-    pretrain_lm.check(stage(config, 'lm', model=section(config, 'model', name=name)))
-  distill_context.check(stage(config, 'policy'))
+    if not rundir.is_done(there('lm', name)):
+      pretrain_lm.check(stage(config, 'lm', model=section(config, 'model', name=name)))
+  if not rundir.is_done(there('policy', config.sampler)):
+    distill_context.check(stage(config, 'policy'))
   for point in stages:
     train_pm.check(point)
   if config.seeds < 2:

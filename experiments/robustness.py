@@ -27,7 +27,7 @@ def run(config, workdir):
       stage(config, 'pm', seed=seed, model=section(config, 'model', name=size), data=data, half=half,
             init=there('lm', size), policy=there('policy', config.sampler)) for seed in seeds]
   if not rundir.is_done(workdir):                 # a bad setting must not leave a folder behind
-    pm_study.check(config, names, [point for made in groups.values() for point in made])
+    pm_study.check(config, names, [point for made in groups.values() for point in made], there)
     train_ppo.check(stage(config, 'ppo'))
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)

@@ -42,6 +42,8 @@ class Run(NamedTuple):
   def standard_gap(self):
     """The same of scores in standard deviations of their models: a model that spreads its scores more
     leaves the other behind without parting from it."""
+    if self.judge not in self.tests:
+      return None
     return self.score / self.spread - self.tests[self.judge] / self.test_spreads[self.judge]
 
 
@@ -138,8 +140,8 @@ def gaps(runs):
   {'kl': the largest KL that all of them reach; 'at_kl': {(judge, comparisons): Interval of the gap
   there}; 'slopes': {comparisons: Interval of its slope in ln(parameters)}, below 0 where larger
   preference models are more robust; 'grew': Interval of `growth`; 'grew_in': the share of runs it is
-  above 0 in; 'grew_standard': Interval of the growth of `standard_gap`}. Runs are averaged within a
-  seed; seeds give the intervals.
+  above 0 in; 'grew_standard', 'grew_standard_in': the same of `standard_gap`}. Runs are averaged within
+  a seed; seeds give the intervals.
   """
   runs = [r for r in runs if r.gap is not None]
   kl, seeds = min(r.kl.max() for r in runs), list(dict.fromkeys(r.seed for r in runs))
@@ -154,11 +156,13 @@ def gaps(runs):
     sized = {parameters(judge): gap_S for (judge, n), gap_S in at.items() if n == count}
     if len(sized) > 1:
       slope[count] = interval(np.polyfit(np.log(list(sized)), np.stack(list(sized.values())), 1)[0])
-  grew = [growth(r.gap) for r in runs]
+  grew, standard = ([growth(gap) for gap in each] for each in (
+    [r.gap for r in runs], [r.standard_gap for r in runs]))
   return {'kl': kl, 'at_kl': {key: interval(gap_S) for key, gap_S in at.items()}, 'slopes': slope,
           'grew': interval(of_seeds(lambda r: growth(r.gap), runs)),
           'grew_in': float(np.mean(np.array(grew) > 0)),
-          'grew_standard': interval(of_seeds(lambda r: growth(r.standard_gap), runs))}
+          'grew_standard': interval(of_seeds(lambda r: growth(r.standard_gap), runs)),
+          'grew_standard_in': float(np.mean(np.array(standard) > 0))}
 
 
 def slopes(runs, judge):

@@ -19,7 +19,8 @@ _NOWHERE = jnp.iinfo(jnp.int32).max         # the group of the other branch
 
 
 def attention(mesh, interpret=False):
-  """A function as `models.attention.attention`, each device of `mesh` computing its own rows and heads.
+  """A function as `models.attention.attention`, each device of `mesh` computing its own rows and heads;
+  rows or heads that do not divide over it are computed whole by all.
 
   A text may have branches 1 and 2 after its stem, no more: each is attended to with the stem in a pass
   of its own, since the kernel knows groups only.

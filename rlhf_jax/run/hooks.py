@@ -70,8 +70,8 @@ def progress(label, start, last, show=('loss',), unit='step'):
     bar.update(step - bar.n)
     if time.monotonic() - shown > 2 or step == last:
       shown, values = time.monotonic(), metrics if step == last else before
-      bar.set_postfix_str(', '.join(f'{name} {np.mean(values[name]):.3f}' for name in show
-                                    if name in values))
+      shown_now = jax.device_get({name: values[name] for name in show if name in values})
+      bar.set_postfix_str(', '.join(f'{name} {np.mean(x):.3f}' for name, x in shown_now.items()))
     before = metrics
     if step == last:
       bar.close()

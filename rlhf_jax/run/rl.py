@@ -33,6 +33,11 @@ def check_settings(config):
   for key, known in CHOICES.items():
     if p[key] not in known:
       raise ValueError(f'config.ppo.{key}={p[key]!r} is unknown: use {", ".join(known)}')
+  if p.value_head == 'copied' and p.value_init == 'preference_model' and (
+      p.normalise != 'none' or p.whiten_rewards):
+    raise ValueError("config.ppo.value_head='copied' starts values at raw scores, and config.ppo."
+                     f'normalise={p.normalise!r}, whiten_rewards={p.whiten_rewards} pay in other '
+                     "units: set value_head to 'zero'")
   if p.kl_target > 0 == p.kl_coef:
     raise ValueError(f'config.ppo.kl_target={p.kl_target} is held by a factor on config.ppo.kl_coef, '
                      'and that is 0: start from a coefficient above 0')

@@ -36,7 +36,7 @@ def study(tmp_path):
   means = {'micro': 3.0, 'mini': -1.0}
   for seed in (0, 1):
     for size, mean in means.items():
-      write_pm(tmp_path / f'pm-{size}-a-{seed}', size, [mean + 1, mean + 1], [mean - 1, mean - 1])
+      write_pm(tmp_path / f'pm-{size}-a-{seed}', size, [mean + 4, mean + 4], [mean - 4, mean - 4])
       write_pm(tmp_path / f'pm-{size}-b-{seed}', size, [12.0, 8.0], [8.0, 12.0])
     for policy in means:
       for judge, parting in (('micro', 0.1), ('mini', 0.05)):
@@ -84,8 +84,9 @@ def test_the_gap_at_equal_kl_and_its_slope_over_sizes(study):
   assert gap['slopes'] == {100: pytest.approx([-0.2 / 1.2164] * 3, rel=1e-4)}
   # 0.37 KL for micro, half of it for mini, the mean of the two in each seed
   assert gap['grew'] == pytest.approx([0.2775] * 3)
-  # Spreads of 1 and 2: the gap is sqrt(KL) and half of before; sqrt(KL) grows by 1.961935 - 0.327791.
-  assert gap['grew_standard'] == pytest.approx([1.634144 + 0.2775 / 2] * 3, rel=1e-5)
+  # Spreads of 4 and 2: half of before less sqrt(KL) / 2, which grows by (1.961935 - 0.327791) / 2.
+  assert gap['grew_standard'] == pytest.approx([0.2775 / 2 - 1.634144 / 2] * 3, rel=1e-5)
+  assert gap['grew_standard_in'] == 0
   more = [r._replace(comparisons=800, score=r.score + 0.1 * r.kl, kl=r.kl / 2)
           for r in runs if r.judge == 'mini']
   both = robustness.gaps(runs + more)

@@ -120,6 +120,8 @@ def test_widths_that_are_refused():
 
 @pytest.mark.parametrize('changes, says', [
   ({'value_init': 'pm'}, "config.ppo.value_init='pm' is unknown: use preference_model, policy, shared"),
+  ({'normalise': 'running'}, "pay in other units: set value_head to 'zero'"),
+  ({'whiten_rewards': True}, "pay in other units: set value_head to 'zero'"),
   ({'value_head': 'one'}, "config.ppo.value_head='one' is unknown: use copied, zero"),
   ({'normalise': 'yes'}, "config.ppo.normalise='yes' is unknown: use none, start, running"),
   ({'frozen_dtype': 'f16'}, "config.frozen_dtype='f16' is unknown: use '', 'bfloat16', 'float32'"),
@@ -133,7 +135,7 @@ def test_settings_that_are_refused(changes, says):
 
 
 def test_settings_that_fit_are_not_refused():
-  for p in (settings(), settings(value_head='zero'), settings(samples=128),
+  for p in (settings(), settings(value_head='zero', normalise='running'), settings(samples=128),
             settings(presets.bai2022('online').ppo), settings(presets.openai2019().ppo),
             settings(rank=2), settings(frozen_dtype='bfloat16')):
     rl.check_settings(p)
