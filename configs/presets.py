@@ -17,8 +17,8 @@ LAPTOP = {
                                '10^4 samples instead of 10^5 to 10^6'),
   'ppo.kl_coef': (0.05, '0.001 (Bai et al. eq. 4.1)',
                   'at 0.001, and with one seed of five at 0.02, a small preference model was '
-                  'over-optimised within 10^4 samples (value head of zeros); chosen on prompts of another '
-                  'draw'),
+                  'over-optimised within 10^4 samples (value head of zeros); chosen on prompts of '
+                  'another draw'),
   'hh.kl_coef': (0.1, '0.001 (Bai et al. eq. 4.1)',
                  'at 0.02 a small policy leaves its start by 46 nats within 10^4 samples, with every '
                  'answer at its cap; chosen on the held-out prompts of docs/results.md'),
