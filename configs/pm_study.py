@@ -3,7 +3,8 @@
   python -m experiments.pm_study --config=configs/pm_study.py --workdir=runs/scaling
   :scaling (default), :ceiling, :fractions, :weights, :skills, :ablations;  :smoke  seconds on a CPU
 --config.base=DIR takes language models and the distilled policy from another study's folder.
-Expected: the numbers of docs/results.md; on one core 8 minutes for :ablations, 16 for :weights.
+Expected: the numbers of docs/results.md; on one core 8 minutes for :ablations, 16 for :weights,
+11 for :skills, 7 for :ceiling.
 """
 from ml_collections import ConfigDict
 
@@ -14,6 +15,7 @@ from rlhf_jax.run.config import variant
 
 SHARES = 0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0
 SKILL = 'sort'
+STEADY_RATE = presets.rate('pm') / 3
 LAMBDAS = 1.0, 2.0, 3.0, 4.0, 10.0
 
 
@@ -40,7 +42,7 @@ def scaling(config):
   default, which without decay leaves noise of 0.03 in the curves."""
   config.update({'title': 'Accuracy of preference models against size and data', 'analysis': 'scaling'})
   config.data.update({'comparisons': 8192, 'validation_comparisons': 4096})
-  config.pm.optimizer.update({'learning_rate': presets.rate('pm') / 3, 'decay': 'constant'})
+  config.pm.optimizer.update({'learning_rate': STEADY_RATE, 'decay': 'constant'})
   config.pm.eval_pairs = 4096
   with config.pm.ignore_type():
     config.pm.eval_every = (8, 16, 32, 64, 128)      # batches of 32 pairs: 256 comparisons and up
@@ -52,7 +54,7 @@ def ceiling(config):
   of the default rate, as for `scaling`."""
   config.update({'title': 'A preference model near the noise ceiling', 'analysis': 'ablations',
                  'sizes': ('tiny',)})
-  config.pm.optimizer.learning_rate = presets.rate('pm') / 3
+  config.pm.optimizer.learning_rate = STEADY_RATE
   return config
 
 

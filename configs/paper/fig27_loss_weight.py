@@ -2,7 +2,7 @@
 
   python -m experiments.pm_study --config=configs/paper/fig27_loss_weight.py --workdir=runs/fig27
   :smoke  seconds on a CPU
-Expected: little moves between 1 and 3, larger weights are unsteady (docs/results.md); 10 minutes.
+Expected: little moves between 1 and 3, larger weights are unsteady (docs/results.md).
 """
 from configs import pm_study
 

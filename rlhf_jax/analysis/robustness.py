@@ -156,13 +156,14 @@ def gaps(runs):
     sized = {parameters(judge): gap_S for (judge, n), gap_S in at.items() if n == count}
     if len(sized) > 1:
       slope[count] = interval(np.polyfit(np.log(list(sized)), np.stack(list(sized.values())), 1)[0])
-  grew, standard = ([growth(gap) for gap in each] for each in (
-    [r.gap for r in runs], [r.standard_gap for r in runs]))
+  def grown(gap):
+    """(Interval over seeds of the growth of gap(run), the share of runs it is above 0 in)."""
+    return (interval(of_seeds(lambda r: growth(gap(r)), runs)),
+            float(np.mean([growth(gap(r)) > 0 for r in runs])))
+  grew, grew_in = grown(lambda r: r.gap)
+  standard, standard_in = grown(lambda r: r.standard_gap)
   return {'kl': kl, 'at_kl': {key: interval(gap_S) for key, gap_S in at.items()}, 'slopes': slope,
-          'grew': interval(of_seeds(lambda r: growth(r.gap), runs)),
-          'grew_in': float(np.mean(np.array(grew) > 0)),
-          'grew_standard': interval(of_seeds(lambda r: growth(r.standard_gap), runs)),
-          'grew_standard_in': float(np.mean(np.array(standard) > 0))}
+          'grew': grew, 'grew_in': grew_in, 'grew_standard': standard, 'grew_standard_in': standard_in}
 
 
 def slopes(runs, judge):

@@ -33,8 +33,7 @@ def check_settings(config):
   for key, known in CHOICES.items():
     if p[key] not in known:
       raise ValueError(f'config.ppo.{key}={p[key]!r} is unknown: use {", ".join(known)}')
-  if p.value_head == 'copied' and p.value_init == 'preference_model' and (
-      p.normalise != 'none' or p.whiten_rewards):
+  if _copies_head(p) and (p.normalise != 'none' or p.whiten_rewards):
     raise ValueError("config.ppo.value_head='copied' starts values at raw scores, and config.ppo."
                      f'normalise={p.normalise!r}, whiten_rewards={p.whiten_rewards} pay in other '
                      "units: set value_head to 'zero'")
@@ -93,8 +92,8 @@ def networks(config, policy, judge, start):
 
   The value network has the body of the preference model or of the policy, or shares the policy's
   ('shared'); its head is copied with the preference model's body unless it is to be zero, and zero with
-  another. With `config.lora.rank` adapters of the
-  policy and of the value's body are trained, and the head in full; they are added to the frozen roles.
+  another. With `config.lora.rank` adapters of the policy and of the value's body are trained, and the
+  head in full; they are added to the frozen roles.
   """
   p, options = config.ppo, {'temperature': config.ppo.temperature, 'start': start}
   critic = judge.model if p.value_init == 'preference_model' else heads.scalar(policy.model)
@@ -109,8 +108,7 @@ def networks(config, policy, judge, start):
       'policy': (policy.params, lambda frozen: frozen['reference'])}[p.value_init])
 
   def init(config, key):
-    copied = p.value_head == 'copied' and p.value_init == 'preference_model'
-    head = judge.params['head'] if copied else {
+    head = judge.params['head'] if _copies_head(p) else {
       name: jnp.zeros(s.shape, s.dtype) for name, s in critic.spec['head'].items()}
     return {'policy': part.start(policy.params, key_for(key, 'policy')),
             'value': value.start(head, key_for(key, 'value'))}
@@ -119,6 +117,11 @@ def networks(config, policy, judge, start):
     return {'policy': part.whole(params['policy'], frozen['reference']),
             'value': value.whole(params['value'], frozen)}
   return Networks(read, whole, {'policy': part.spec, 'value': value.spec}, init)
+
+
+def _copies_head(p):
+  """Whether values start as the whole preference model, head included."""
+  return p.value_head == 'copied' and p.value_init == 'preference_model'
 
 
 def _critic(config, critic, params, base):
