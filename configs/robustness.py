@@ -20,6 +20,7 @@ def get_config(arg=''):
       'base': '', 'policies': ('micro', 'mini', 'tiny'), 'judges': ('micro', 'mini', 'tiny'),
       'sampler': 'tiny',
       'seeds': 3, 'comparisons': (28_000,), 'halves': ('a', 'b'),
+      'crossed': True,            # each half is trained against in turn; False: the first alone
       'lm': stage(pretrain_lm, part), 'policy': stage(distill_context, part),
       'pm': stage(train_pm, part), 'ppo': stage(train_ppo, part)})
   return variant(arg, default=lambda: make(''), smoke=lambda: smoke(make('smoke')),

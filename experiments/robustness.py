@@ -3,8 +3,10 @@
   python -m experiments.robustness --config=configs/robustness.py --workdir=runs/robustness
 
 Bai et al. 2022, sections 4.2 and 4.3: the comparisons are cut into two halves; preference models of
-several sizes are trained on each; policies of several sizes are trained against those of the first
-half and scored along the way by those of the second. Every stage is an ordinary run in a folder of
+several sizes are trained on each; policies of several sizes are trained against those of one half and
+scored along the way by those of the other. With `config.crossed` every half has its turn (the paper
+trains against one): what one of two models scores higher than the other whoever is trained against
+then falls out of a seed's mean. Every stage is an ordinary run in a folder of
 its own, so an interrupted study resumes; report.html and summary.json come from the folders alone.
 """
 import itertools
@@ -17,7 +19,8 @@ from rlhf_jax.run.config import main, section, stage, to_dict
 
 def run(config, workdir):
   """Runs what is not done yet; returns the summary."""
-  seeds, (train_half, *test_halves) = range(config.seeds), config.halves
+  seeds = range(config.seeds)
+  trained_against = config.halves if config.crossed else config.halves[:1]
   folder, there = pm_study.folders(workdir), pm_study.folders(workdir, config.base)
   names, groups = (*config.policies, *config.judges, config.sampler), {}
   judges = list(itertools.product(config.judges, config.comparisons))
@@ -36,14 +39,16 @@ def run(config, workdir):
   pm_study.policies(config, (*config.policies, config.sampler), there)
   for name, made in groups.items():
     train_pm.run_group(made, [folder('pm', *name, seed) for seed in seeds])
-  for policy, (size, count), seed in itertools.product(config.policies, judges, seeds):
-    tests = tuple(folder('pm', other, count, half, seed)           # of as many comparisons
-                  for other in config.judges for half in test_halves)
+  for policy, (size, count), half, seed in itertools.product(config.policies, judges, trained_against,
+                                                             seeds):
+    others = [other for other in config.halves if other != half]
+    tests = tuple(folder('pm', tested, count, other, seed)         # of as many comparisons
+                  for tested in config.judges for other in others)
     train_ppo.run(
       stage(config, 'ppo', seed=seed, model=section(config, 'model', name=policy),
             policy=there('policy', policy), test_models=tests,
-            preference_model=folder('pm', size, count, train_half, seed)),
-      folder('ppo', policy, size, count, seed))
+            preference_model=folder('pm', size, count, half, seed)),
+      folder('ppo', policy, size, count, half, seed))
   summary = robustness.write(workdir)
   rundir.mark_done(workdir)
   return summary

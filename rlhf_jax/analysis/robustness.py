@@ -94,16 +94,23 @@ def cells(runs):
   return found
 
 
+def by_seed(value, runs):
+  """The mean of value(run) within each seed: of several runs where both models of a seed are trained
+  against in turn."""
+  seeds = dict.fromkeys(r.seed for r in runs)
+  return np.array([np.mean([value(r) for r in runs if r.seed == seed]) for seed in seeds])
+
+
 def cell(runs):
-  """One cell as a dictionary: the sqrt(KL) law on the mean of its seeds' curves, the smallest gain
+  """One cell as a dictionary: the sqrt(KL) law on the mean of its runs' curves, the smallest gain
   over its paired errors, and how the gap between judge and test model grew."""
   kl, score = (np.mean([getattr(r, name) for r in runs], axis=0) for name in ('kl', 'score'))
   early = fits.early_part(score)
   law = fits.sqrt_kl_report(kl[early], score[early])
-  row = {'seeds': len(runs), 'gain / error, least': min(r.gain_errors for r in runs),
+  row = {'seeds': len({r.seed for r in runs}), 'gain / error, least': min(r.gain_errors for r in runs),
          'KL, end': kl[-1], **law}
   if runs[0].gap is not None:
-    grew = interval([growth(r.gap) for r in runs])
+    grew = interval(by_seed(lambda r: growth(r.gap), runs))
     row |= dict(zip(('gap grew', 'gap, low', 'gap, high'), grew, strict=True))
   if runs[0].true_reward is not None:
     row |= turning_point(runs)
@@ -119,12 +126,10 @@ def growth(gap):
 def turning_point(runs):
   """Where hard optimisation stops to pay: KL at the highest true reward, that reward, and what is
   lost from there to the end. A run that never turns has its peak at the end."""
-  peak = [int(np.argmax(r.true_reward)) for r in runs]
-  kl = interval([r.kl[p] for r, p in zip(runs, peak, strict=True)])
-  lost = interval([r.true_reward[p] - r.true_reward[-1]
-                             for r, p in zip(runs, peak, strict=True)])
+  kl = interval(by_seed(lambda r: r.kl[np.argmax(r.true_reward)], runs))
+  lost = interval(by_seed(lambda r: r.true_reward.max() - r.true_reward[-1], runs))
   return {'KL at peak': kl[0], 'KL, low': kl[1], 'KL, high': kl[2],
-          'peak': float(np.mean([r.true_reward[p] for r, p in zip(runs, peak, strict=True)])),
+          'peak': float(np.mean([r.true_reward.max() for r in runs])),
           'lost after': lost[0], 'lost, low': lost[1], 'lost, high': lost[2]}
 
 
@@ -144,13 +149,11 @@ def gaps(runs):
   a seed; seeds give the intervals.
   """
   runs = [r for r in runs if r.gap is not None]
-  kl, seeds = min(r.kl.max() for r in runs), list(dict.fromkeys(r.seed for r in runs))
-  def of_seeds(value, mine):
-    return np.array([np.mean([value(r) for r in mine if r.seed == seed]) for seed in seeds])
+  kl = min(r.kl.max() for r in runs)
   by_judge = {}
   for run in runs:
     by_judge.setdefault((run.judge, run.comparisons), []).append(run)
-  at = {key: of_seeds(lambda r: at_kl(r, r.gap, kl), mine) for key, mine in by_judge.items()}
+  at = {key: by_seed(lambda r: at_kl(r, r.gap, kl), mine) for key, mine in by_judge.items()}
   slope = {}
   for count in dict.fromkeys(count for _, count in at):
     sized = {parameters(judge): gap_S for (judge, n), gap_S in at.items() if n == count}
@@ -158,7 +161,7 @@ def gaps(runs):
       slope[count] = interval(np.polyfit(np.log(list(sized)), np.stack(list(sized.values())), 1)[0])
   def grown(gap):
     """(Interval over seeds of the growth of gap(run), the share of runs it is above 0 in)."""
-    return (interval(of_seeds(lambda r: growth(gap(r)), runs)),
+    return (interval(by_seed(lambda r: growth(gap(r)), runs)),
             float(np.mean([growth(gap(r)) > 0 for r in runs])))
   grew, grew_in = grown(lambda r: r.gap)
   standard, standard_in = grown(lambda r: r.standard_gap)
@@ -211,10 +214,11 @@ def write(path):
   print(f'{tables.text_table(laws)}\n\n{tables.text_table(turns)}')
   rundir.write_summary(path, {'cells': rows} | found)
   sections = [report.Section('In numbers', paragraphs=[
-    'One row a pair of sizes, over seeds. The law is fitted to the mean curve of the seeds, up to half '
+    'One row a pair of sizes, over seeds. The law is fitted to the mean curve of all runs, up to half '
     'of the gain in score.'], table=laws), report.Section('Where it parts and turns', paragraphs=[
     'The gap is the judge\'s score less that of the test model of its size; comparisons are those of '
-    'both halves together. Intervals are Student\'s over seeds.'], table=turns), *answers,
+    'both halves together. Intervals are Student\'s over seeds; where each half is trained against in '
+    'turn, over their means.'], table=turns), *answers,
     *_sections(runs, largest)]
   report.write(pathlib.Path(path) / 'report.html', report.html(
     'Robustness of preference models and policies', f'{len(runs)} policies', sections))

@@ -128,3 +128,14 @@ def test_the_report_shows_every_cell(study):
 def test_growth_is_of_the_last_over_the_first_tenth():
   assert robustness.growth(np.array([1.0, 2.0] + [7.0] * 16 + [3.0, 5.0])) == pytest.approx(2.5)
   assert robustness.growth(np.array([1.0, 5.0])) == pytest.approx(4)
+
+
+def test_seeds_and_not_runs_give_the_intervals(study):
+  """Each half is trained against in turn: what one model of a pair scores higher falls out."""
+  pairs, apart = robustness.read(study)[:2], np.linspace(0, 1, 41)
+  runs = [run._replace(score=run.score + sign * (5 + run.seed) * apart)
+          for run in pairs for sign in (1, -1)]
+  row = robustness.cell(runs)
+  assert row['seeds'] == 2
+  assert [row[k] for k in ('gap grew', 'gap, low', 'gap, high')] == pytest.approx([0.37] * 3)
+  assert row['KL, high'] - row['KL at peak'] == pytest.approx(12.706 * 0.5, rel=1e-4)
