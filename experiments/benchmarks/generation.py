@@ -181,16 +181,7 @@ def unembed(model, hazard, params, hidden_ND):
 
 def roofline(batch):
   """The least seconds of one step, see above."""
-  c = sizes.config(**SIZE)
-  products = [limits.Product(batch, c.width, c.width, 4 * c.layers),
-              limits.Product(batch, c.width, c.mlp_width, 2 * c.layers),
-              limits.Product(batch, c.mlp_width, c.width, c.layers),
-              limits.Product(batch, c.width, c.vocab_size)]
-  speed = limits.bandwidth()
-  seconds = sum(max(limits.seconds_of([p]), 4 * p.inner * p.columns * p.count / speed)
-                for p in products)
-  cache = 4 * batch * (WIDTH + (NEW + 1) / 2) * 2 * c.layers * c.width
-  return seconds + cache / speed
+  return limits.decode_step(sizes.config(**SIZE), batch, WIDTH + (NEW + 1) / 2)[1]
 
 
 def table(results):

@@ -32,10 +32,28 @@ def seconds_of(products, dtype='float32'):
   return sum(p.flops / matmul_rate(p.rows, p.inner, p.columns, dtype) for p in products)
 
 
+def decode_step(config, rows, filled, size=4, dtype='float32'):
+  """(bytes that one token in each of `rows` rows must read, the least seconds it takes): weights and
+  the `filled` columns of the cache, of `size` bytes a number. For each product the larger of its FLOP
+  over the measured rate at its shape and the bytes of its weights over the bandwidth; plus the cache.
+  """
+  c, speed = config, bandwidth()
+  keys = c.head_size * c.heads // c.queries_per_key
+  products = [Product(rows, c.width, c.heads * c.head_size, 2 * c.layers),
+              Product(rows, c.width, keys, 2 * c.layers),
+              Product(rows, c.width, c.mlp_width, (1 + c.gated_mlp) * c.layers),
+              Product(rows, c.mlp_width, c.width, c.layers), Product(rows, c.width, c.vocab_size)]
+  weights = [size * p.inner * p.columns * p.count for p in products]
+  cache = size * rows * filled * 2 * c.layers * keys
+  least = sum(max(seconds_of([p], dtype), read / speed)
+              for p, read in zip(products, weights, strict=True))
+  return sum(weights) + cache, least + cache / speed
+
+
 @functools.cache
-def matmul_rate(rows, inner, columns, dtype='float32'):
-  """FLOP a second of [rows, inner] @ [inner, columns], over 4 weights in turn, so that one that fits
-  into a cache is not timed from there while the model's would not be."""
+def matmul_rate(rows, inner, columns, dtype='float32', out='float32'):
+  """FLOP a second of [rows, inner] @ [inner, columns], written as `out`, over 4 weights in turn, so
+  that one that fits into a cache is not timed from there while the model's would not be."""
   weights = jax.random.normal(jax.random.key(0), (4, inner, columns), dtype)
   x = jnp.ones((rows, inner), dtype)
 
@@ -44,8 +62,8 @@ def matmul_rate(rows, inner, columns, dtype='float32'):
     def one(i, total):
       y = jax.lax.dot(x + total[:, :1].astype(x.dtype) * 0, weights[i % 4],
                       preferred_element_type=jnp.float32)
-      return y
-    return jax.lax.fori_loop(0, times, one, jnp.zeros((rows, columns), jnp.float32))
+      return y.astype(out)
+    return jax.lax.fori_loop(0, times, one, jnp.zeros((rows, columns), out))
 
   def timed(times):
     start = time.perf_counter()

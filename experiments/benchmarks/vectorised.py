@@ -89,7 +89,7 @@ def main():
   parser.add_argument('--answer-width', type=int, default=24)
   parser.add_argument('--iterations', type=int, default=10)
   parser.add_argument('--repeats', type=int, default=5)
-  parser.add_argument('--fresh-repeats', type=int, default=1)
+  parser.add_argument('--fresh-repeats', type=int, default=1, help='0: warm alone')
   args = parser.parse_args()
   path = pathlib.Path(args.workdir)
   path.mkdir(parents=True, exist_ok=True)
@@ -107,15 +107,16 @@ def main():
   shutil.rmtree(path / 'cache', ignore_errors=True)
   warm = contest.ratio(said, IN_A_ROW, TOGETHER, lambda r: 1 / r['seconds'])
   rows = [{'': name, 'warm, s': round(float(np.median([r['seconds'] for r in said[name]])), 2),
-           'fresh, s': round(float(np.median(cold[name])), 1)} for name in works]
-  ratio = float(np.median(np.divide(cold[TOGETHER], cold[IN_A_ROW])))
+           'fresh, s': round(float(np.median(cold[name])), 1) if cold[name] else 'not measured'}
+          for name in works]
+  ratio = float(np.median(np.divide(cold[TOGETHER], cold[IN_A_ROW]))) if args.fresh_repeats else None
   summary = {'work': work, 'runs': args.runs, 'rows': rows, 'warm_ratio': warm._asdict(),
              'fresh_ratio': ratio, 'largest_difference': {'loss': loss, 'norm': norm},
              'thrown': thrown, 'machine': contest.machine(), 'jax': jax.__version__}
   rundir.write_summary(path, summary)
   text = (f'{tables.text_table(rows)}\nwarm: {warm.median:.2f} [{warm.low:.2f}, {warm.high:.2f}] of '
-          f'one after another; fresh: {ratio:.2f}; largest difference of a loss {loss:.1e}, of a norm '
-          f'of the embedding {norm:.1e}\n')
+          f'one after another; fresh: {"not measured" if ratio is None else f"{ratio:.2f}"}; largest '
+          f'difference of a loss {loss:.1e}, of a norm of the embedding {norm:.1e}\n')
   rundir.write_text(path / 'table.txt', text)
   print(text)
 

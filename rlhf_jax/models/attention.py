@@ -1,4 +1,5 @@
-"""Attention in plain JAX, softmax in float32; `models.splash` has the kernel that TPUs take instead."""
+"""Attention in plain JAX, softmax in float32; `models.splash` and `models.cudnn` have the kernels that
+TPUs and NVIDIA GPUs take instead."""
 import jax
 import jax.numpy as jnp
 
@@ -23,15 +24,15 @@ def attention(q_BTHK, k_BTHK, v_BTHK, group_BT, branch_BT=None):
   def block(start):
     end = min(start + size, time)
     q_BHQK, k_BHSK, v_BHSK = q_BHTK[:, :, start:end], k_BHTK[:, :, :end], v_BHTK[:, :, :end]
-    allowed_BQS = _allowed(start, end, group_BT, branch_BT)
+    allowed_BQS = allowed(start, end, group_BT, branch_BT)
     score_BHQS = jnp.einsum('bhqk,bhsk->bhqs', q_BHQK, k_BHSK, preferred_element_type=jnp.float32)
     weight_BHQS = _softmax(score_BHQS, allowed_BQS[:, None]).astype(q_BHQK.dtype)
     return jnp.einsum('bhqs,bhsk->bhqk', weight_BHQS, v_BHSK)
   return jnp.concatenate([block(start) for start in range(0, time, size)], 2).swapaxes(1, 2)
 
 
-def _allowed(start, end, group_BT, branch_BT):
-  """Which of the keys before `end` each query from `start` to `end` attends to."""
+def allowed(start, end, group_BT, branch_BT=None):
+  """Which of the keys before `end` each query from `start` to `end` attends to -> BQS."""
   causal_QS = jnp.arange(start, end)[:, None] >= jnp.arange(end)[None]
   allowed_BQS = causal_QS[None] & (group_BT[:, start:end, None] == group_BT[:, None, :end])
   if branch_BT is None:

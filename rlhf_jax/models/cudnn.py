@@ -1,0 +1,41 @@
+"""Attention by cuDNN's kernel on NVIDIA GPUs: scores never leave the chip, forwards and backwards."""
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from rlhf_jax.core import mesh as meshes
+from rlhf_jax.models import attention as plain
+
+_TYPES = jnp.bfloat16, jnp.float16          # all that the kernel takes
+_COLUMNS = 64                               # filled up to a multiple of it
+
+
+def attention(mesh, implementation='cudnn'):
+  """A function as `models.attention.attention`, each device of `mesh` computing its own rows and heads;
+  rows or heads that do not divide over it are computed whole by all. float32 is computed in plain JAX.
+
+  implementation: of `jax.nn.dot_product_attention`, 'xla' where there is no such GPU.
+  """
+  def attend(q_BTHK, k_BTHK, v_BTHK, group_BT, branch_BT=None):
+    if q_BTHK.dtype not in _TYPES:
+      return plain.attention(q_BTHK, k_BTHK, v_BTHK, group_BT, branch_BT)
+    heads = meshes.cut(mesh, q_BTHK.shape, ('rows', 'kv', 'heads', 'kv'))
+    text = meshes.cut(mesh, group_BT.shape, ('rows', 'kv'))
+    texts = [group_BT] if branch_BT is None else [group_BT, branch_BT]
+    local = jax.shard_map(partial(_local, implementation), mesh=mesh, check_vma=False,
+                          in_specs=(heads,) * 3 + (text,) * len(texts), out_specs=heads)
+    return local(q_BTHK, k_BTHK, v_BTHK, *texts)
+  return attend
+
+
+def _local(implementation, q_BTHK, k_BTHK, v_BTHK, *texts):
+  """One device's rows and heads; what columns are filled up with stands after every query kept."""
+  time = q_BTHK.shape[1]
+  room = -time % _COLUMNS
+  q_BTHK, k_BTHK, v_BTHK, *texts = (
+    jnp.pad(x, [(0, room if axis == 1 else 0) for axis in range(x.ndim)])
+    for x in (q_BTHK, k_BTHK, v_BTHK, *texts))
+  allowed_BQS = plain.allowed(0, time + room, *texts)
+  return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask=allowed_BQS[:, None],
+                                      implementation=implementation)[:, :time]

@@ -1,0 +1,52 @@
+"""Attention through `jax.nn.dot_product_attention`, by XLA where there is no NVIDIA GPU, against
+attention in plain JAX in float32. With the kernel, where there is one:
+JAX_PLATFORMS=cuda python -m pytest tests/models/test_cudnn.py"""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlhf_jax.core import mesh as meshes
+from rlhf_jax.models import attention, cudnn
+
+IMPLEMENTATION = 'cudnn' if jax.default_backend() == 'gpu' else 'xla'
+
+
+def packed(time, branches, dtype):
+  """(q, k, v, weight), (group_BT, branch_BT or None): two packed texts and padding."""
+  rng = np.random.default_rng(0)
+  arrays = [jnp.array(rng.normal(size=(2, time, 2, 8)), dtype) for _ in range(4)]
+  order_BT = jnp.array(np.sort(rng.integers(0, 9, (2, time))), jnp.int32)
+  group_BT = jnp.where(order_BT // 3 == 2, jnp.iinfo(jnp.int32).min, order_BT // 3)      # padding
+  return arrays, (group_BT, order_BT % 3 if branches else None)
+
+
+def outcome(attend, arrays, text):
+  """((loss, out_BTHK), gradients of q, k and v), all in float32."""
+  q, k, v, weight = arrays
+  def loss(q, k, v):
+    out_BTHK = attend(q, k, v, *text).astype(jnp.float32)
+    return (out_BTHK * weight.astype(jnp.float32)).sum(), out_BTHK
+  made = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
+  return jax.tree.map(lambda x: np.asarray(x, np.float32), made)
+
+
+@pytest.mark.parametrize('shape, time, branches', [
+  ((2, 1, 2), 20, True), ((1, 1, 1), 130, False), ((1, 1, 1), 64, True)])
+def test_values_and_gradients(shape, time, branches):
+  """Within the rounding of bfloat16: 8 bits, sums of at most 130 terms."""
+  if np.prod(shape) > jax.device_count():
+    pytest.skip(f'{np.prod(shape)} devices wanted')
+  arrays, text = packed(time, branches, jnp.bfloat16)
+  mesh = meshes.make(*shape, devices=jax.devices()[:np.prod(shape)])
+  made = outcome(cudnn.attention(mesh, IMPLEMENTATION), arrays, text)
+  expected = outcome(attention.attention, [x.astype(jnp.float32) for x in arrays], text)
+  for a, b in zip(jax.tree.leaves(made)[1:], jax.tree.leaves(expected)[1:], strict=True):
+    assert np.linalg.norm(a - b) < 0.01 * np.linalg.norm(b)
+    assert np.abs(a - b).max() < 0.05
+
+
+def test_float32_is_plain_attention():
+  arrays, text = packed(20, True, jnp.float32)
+  made = outcome(cudnn.attention(meshes.make(devices=jax.devices()[:1]), 'no such thing'), arrays, text)
+  jax.tree.map(np.testing.assert_array_equal, made, outcome(attention.attention, arrays, text))
