@@ -24,21 +24,22 @@ def attention(q_BTHK, k_BTHK, v_BTHK, group_BT, branch_BT=None):
   def block(start):
     end = min(start + size, time)
     q_BHQK, k_BHSK, v_BHSK = q_BHTK[:, :, start:end], k_BHTK[:, :, :end], v_BHTK[:, :, :end]
-    allowed_BQS = allowed(start, end, group_BT, branch_BT)
+    causal_QS = jnp.arange(start, end)[:, None] >= jnp.arange(end)[None]
+    allowed_BQS = causal_QS[None] & related(start, end, group_BT, branch_BT)
     score_BHQS = jnp.einsum('bhqk,bhsk->bhqs', q_BHQK, k_BHSK, preferred_element_type=jnp.float32)
     weight_BHQS = _softmax(score_BHQS, allowed_BQS[:, None]).astype(q_BHQK.dtype)
     return jnp.einsum('bhqs,bhsk->bhqk', weight_BHQS, v_BHSK)
   return jnp.concatenate([block(start) for start in range(0, time, size)], 2).swapaxes(1, 2)
 
 
-def allowed(start, end, group_BT, branch_BT=None):
-  """Which of the keys before `end` each query from `start` to `end` attends to -> BQS."""
-  causal_QS = jnp.arange(start, end)[:, None] >= jnp.arange(end)[None]
-  allowed_BQS = causal_QS[None] & (group_BT[:, start:end, None] == group_BT[:, None, :end])
+def related(start, end, group_BT, branch_BT=None):
+  """Which of the keys before `end` are of the group of each query from `start` to `end`, and not on
+  another branch of it -> BQS."""
+  same_BQS = group_BT[:, start:end, None] == group_BT[:, None, :end]
   if branch_BT is None:
-    return allowed_BQS
+    return same_BQS
   key_B1S = branch_BT[:, None, :end]
-  return allowed_BQS & ((key_B1S == 0) | (key_B1S == branch_BT[:, start:end, None]))
+  return same_BQS & ((key_B1S == 0) | (key_B1S == branch_BT[:, start:end, None]))
 
 
 def attend_cache(q_BHK, k_BHTK, v_BHTK, valid_BT):

@@ -36,6 +36,6 @@ def _local(implementation, q_BTHK, k_BTHK, v_BTHK, *texts):
   q_BTHK, k_BTHK, v_BTHK, *texts = (
     jnp.pad(x, [(0, room if axis == 1 else 0) for axis in range(x.ndim)])
     for x in (q_BTHK, k_BTHK, v_BTHK, *texts))
-  allowed_BQS = plain.allowed(0, time + room, *texts)
-  return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask=allowed_BQS[:, None],
+  related_BTS = plain.related(0, time + room, *texts)   # the kernel skips keys that come after
+  return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask=related_BTS[:, None], is_causal=True,
                                       implementation=implementation)[:, :time]

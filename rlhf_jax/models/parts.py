@@ -96,7 +96,16 @@ product.defvjp(_forward, _backward)
 
 
 def _dot(a, b):
+  return jax.lax.platform_dependent(a, b, cpu=_dot_on_cpu, default=_dot_elsewhere)
+
+
+def _dot_on_cpu(a, b):
   return jax.lax.dot(a, b, preferred_element_type=jnp.float32).astype(a.dtype)
+
+
+def _dot_elsewhere(a, b):
+  """GPUs and TPUs add up in float32 whatever they write, and need not write float32."""
+  return jax.lax.dot(a, b, preferred_element_type=a.dtype)
 
 
 def _outer(a_ND, b_NF):
