@@ -58,6 +58,7 @@ PM_SCORE, TRUE_REWARD = 'rewards/preference_model.py', 'rewards/oracle.py'
 FIT, HOOKS, TRAIN, CONFIG = 'run/fit.py', 'run/hooks.py', 'run/train.py', 'run/config.py'
 CHECKPOINT, BUILD = 'run/checkpoint.py', 'run/build.py'
 SPLASH, TEST_SPLASH = 'models/splash.py', 'models/test_splash.py::test_'
+GPU, TEST_GPU = 'models/gpu.py', 'models/test_gpu.py::test_'
 TEST_STEP, TEST_MASKED = 'core/test_step.py::test_', 'core/test_masked.py::test_'
 TEST_RANDOM, TEST_OPTIM = 'core/test_random.py::test_', 'core/test_optim.py::test_'
 TEST_LOGP, TEST_DECODE = 'models/test_logp.py::test_', 'models/test_decode.py::test_'
@@ -1460,6 +1461,21 @@ MUTANTS = [
     Mutant(BUILD, "== 'tpu'", "== 'cuda'", TEST_LOWERING + 'the_lowered_text_says_where_arrays_are'),
     Mutant(LOWERING, "scores=platform != 'tpu'", 'scores=True',
            TEST_LOWERING + 'bytes_of_a_chip_by_hand'),
+    Mutant(GPU, 'is_causal=True', 'is_causal=False', TEST_GPU + 'values_and_gradients'),
+    Mutant(GPU, 'mask=related_BTS[:, None]', 'mask=None', TEST_GPU + 'values_and_gradients'),
+    Mutant(GPU, 'else [group_BT, branch_BT]', 'else [group_BT]', TEST_GPU + 'values_and_gradients'),
+    Mutant(GPU, '[:, :time]', '[:, -time:]', TEST_GPU + 'values_and_gradients'),
+    Mutant(GPU, 'if q_BTHK.dtype not in _TYPES:', 'if False:', TEST_GPU + 'float32_is_plain_attention'),
+    Mutant(GPU, 'sum_BHSK.sum(axis=2)', 'sum_BHSK.mean(axis=2)',
+           TEST_GPU + 'a_past_in_pieces_is_the_past'),
+    Mutant(GPU, 'math.gcd(weight_BHT.shape[-1], _PIECES)', '_PIECES',
+           TEST_GPU + 'a_past_in_pieces_is_the_past'),
+    Mutant(PARTS, '((0, _GPU_ROWS - rows), (0, 0))', '((_GPU_ROWS - rows, 0), (0, 0))',
+           TEST_GPU + 'a_product_of_few_rows_is_that_of_more'),
+    Mutant(BUILD, 'attend_past = gpu.attend_cache', 'pass',
+           TEST_BUILD + 'each_platform_has_its_attention'),
+    Mutant(BUILD, "if (platform or here) == 'tpu':", "if here == 'tpu':",
+           TEST_BUILD + 'each_platform_has_its_attention'),
     Mutant(SPLASH, 'size ** -0.5', 'size ** 0.5', TEST_SPLASH + 'values_and_gradients'),
     Mutant(SPLASH, 'where((branch_BT == 0) | (branch_BT == branch)', 'where((branch_BT == branch)',
            TEST_SPLASH + 'values_and_gradients'),

@@ -181,7 +181,10 @@ def unembed(model, hazard, params, hidden_ND):
 
 def roofline(batch):
   """The least seconds of one step, see above."""
-  return limits.decode_step(sizes.config(**SIZE), batch, WIDTH + (NEW + 1) / 2)[1]
+  config, speed = sizes.config(**SIZE), limits.bandwidth()
+  _, cache = limits.decode_bytes(config, batch, WIDTH + (NEW + 1) / 2)
+  return cache / speed + sum(max(limits.seconds_of([p]), 4 * p.inner * p.columns * p.count / speed)
+                             for p in limits.decode_products(config, batch))
 
 
 def table(results):

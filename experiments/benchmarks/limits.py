@@ -33,22 +33,22 @@ def seconds_of(products, dtype='float32'):
   return sum(p.flops / matmul_rate(p.rows, p.inner, p.columns, dtype) for p in products)
 
 
-def decode_step(config, rows, filled, size=4, dtype='float32'):
-  """(bytes that one token in each of `rows` rows must read, the least seconds it takes): weights and
-  the `filled` columns of the cache, of `size` bytes a number. For each product the larger of its FLOP
-  over the measured rate at its shape and the bytes of its weights over the bandwidth; plus the cache.
-  """
-  c, speed = config, bandwidth()
-  keys = c.head_size * c.heads // c.queries_per_key
-  products = [Product(rows, c.width, c.heads * c.head_size, 2 * c.layers),
-              Product(rows, c.width, keys, 2 * c.layers),
-              Product(rows, c.width, c.mlp_width, (1 + c.gated_mlp) * c.layers),
-              Product(rows, c.mlp_width, c.width, c.layers), Product(rows, c.width, c.vocab_size)]
-  weights = [size * p.inner * p.columns * p.count for p in products]
-  cache = size * rows * filled * 2 * c.layers * keys
-  least = sum(max(seconds_of([p], dtype), read / speed)
-              for p, read in zip(products, weights, strict=True))
-  return sum(weights) + cache, least + cache / speed
+def decode_products(config, rows):
+  """The products of one token in each of `rows` rows."""
+  c, keys = config, config.head_size * config.heads // config.queries_per_key
+  return [Product(rows, c.width, c.heads * c.head_size, c.layers),
+          Product(rows, c.width, keys, 2 * c.layers),
+          Product(rows, c.heads * c.head_size, c.width, c.layers),
+          Product(rows, c.width, c.mlp_width, (1 + c.gated_mlp) * c.layers),
+          Product(rows, c.mlp_width, c.width, c.layers), Product(rows, c.width, c.vocab_size)]
+
+
+def decode_bytes(config, rows, filled, size=4):
+  """(bytes of the weights, bytes of the `filled` columns of the cache) that such a step reads, `size` a
+  number."""
+  keys = config.head_size * config.heads // config.queries_per_key
+  weights = sum(p.inner * p.columns * p.count for p in decode_products(config, rows))
+  return size * weights, size * rows * filled * 2 * config.layers * keys
 
 
 @functools.cache

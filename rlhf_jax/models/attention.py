@@ -1,5 +1,5 @@
-"""Attention in plain JAX, softmax in float32; `models.splash` and `models.cudnn` have the kernels that
-TPUs and NVIDIA GPUs take instead."""
+"""Attention in plain JAX, softmax in float32; `models.splash` and `models.gpu` have what TPUs and
+NVIDIA GPUs take instead."""
 import jax
 import jax.numpy as jnp
 
@@ -44,9 +44,14 @@ def related(start, end, group_BT, branch_BT=None):
 
 def attend_cache(q_BHK, k_BHTK, v_BHTK, valid_BT):
   """Attention of one new token to the valid columns of the cache -> BHK."""
-  score_BHT = jnp.einsum('bhk,bhtk->bht', q_BHK, k_BHTK, preferred_element_type=jnp.float32)
-  weight_BHT = _softmax(score_BHT / q_BHK.shape[-1] ** 0.5, valid_BT[:, None] > 0).astype(q_BHK.dtype)
+  weight_BHT = cache_weights(q_BHK, k_BHTK, valid_BT)
   return jnp.einsum('bht,bhtk->bhk', weight_BHT, v_BHTK)
+
+
+def cache_weights(q_BHK, k_BHTK, valid_BT):
+  """How much of each column's value the new token takes -> BHT."""
+  score_BHT = jnp.einsum('bhk,bhtk->bht', q_BHK, k_BHTK, preferred_element_type=jnp.float32)
+  return _softmax(score_BHT / q_BHK.shape[-1] ** 0.5, valid_BT[:, None] > 0).astype(q_BHK.dtype)
 
 
 def grouped(attend, queries):

@@ -34,12 +34,13 @@ class Cache:
   column: jax.Array
 
 
-def decoder(config, pin=lambda x, *axes: x, attend=attention):
+def decoder(config, pin=lambda x, *axes: x, attend=attention, attend_past=attend_cache):
   """The Model of a TransformerConfig. pin: as of `core.mesh.pin`, where arrays are kept on a mesh;
-  attend: `attention`, or a backend's kernel for whole texts with the same arguments."""
+  attend, attend_past: `attention` of whole texts and `attend_cache` of one token, or what a backend has
+  in their place."""
   norm, head_norm, mlp = parts.norm(config), parts.head_norm(config), parts.mlp(config)
   (place, turns, turn), residual = parts.positions(config), parts.residual(config)
-  attend_text, attend_past = (grouped(f, config.queries_per_key) for f in (attend, attend_cache))
+  attend_text, attend_past = (grouped(f, config.queries_per_key) for f in (attend, attend_past))
 
   def block(x_ND, layer, attend):
     """One layer on the rows of all tokens (flat: XLA's products of rank 3 cost 1.5 times as much
@@ -47,7 +48,7 @@ def decoder(config, pin=lambda x, *axes: x, attend=attention):
     layer = jax.tree.map(lambda w: w.astype(x_ND.dtype), layer)
     def mix(x_ND):
       y_ND = norm(x_ND, layer, 'attention_norm')
-      q, k, v = projections(y_ND, layer)
+      q, k, v = (biased(heads(y_ND, layer[name]), layer, name) for name in ('query', 'key', 'value'))
       q, k = head_norm(q, layer, 'query_norm'), head_norm(k, layer, 'key_norm')
       mixed_ND = product(attend(q, k, v).reshape(len(x_ND), -1),
                          layer['output'].reshape(-1, x_ND.shape[1]))
@@ -131,10 +132,9 @@ def decoder(config, pin=lambda x, *axes: x, attend=attention):
                                              cache.column + 1)
 
   def ready(params):
-    """Cast, and a tree a layer: a slice of stacked weights inside a loop is a copy at every step.
-    Queries, keys and values by one product: a step is many small ones."""
+    """Cast, and a tree a layer: a slice of stacked weights inside a loop is a copy at every step."""
     params = jax.tree.map(lambda w: w.astype(config.dtype), params)
-    return params | {'layers': tuple(map(_joined, _apart(params['layers'], config)))}
+    return params | {'layers': _apart(params['layers'], config)}
 
   def unembed(params, hidden_ND):
     table_VD = params['embed'] if config.tie_embeddings else params['unembed']
@@ -152,32 +152,9 @@ def _widen(x, shift, room, axis):
   return jnp.roll(x, shift, axis) if room else x
 
 
-PROJECTIONS = 'query', 'key', 'value'
-
-
-def projections(y_ND, layer):
-  """Queries NHK, keys and values NGK of the rows."""
-  if 'joined' not in layer:
-    return (biased(heads(y_ND, layer[name]), layer, name) for name in PROJECTIONS)
-  all_NGSK = biased(heads(y_ND, layer['joined']), layer, 'joined')
-  query_NGIK, key_NGK, value_NGK = all_NGSK[:, :, :-2], all_NGSK[:, :, -2], all_NGSK[:, :, -1]
-  return query_NGIK.reshape(len(y_ND), -1, query_NGIK.shape[-1]), key_NGK, value_NGK
-
-
 def heads(y_ND, weight_DHK):
-  """y times a matrix with the axis of heads apart -> NHK, or with more axes."""
+  """y times a matrix with the axis of heads apart -> NHK."""
   return product(y_ND, weight_DHK.reshape(y_ND.shape[1], -1)).reshape(-1, *weight_DHK.shape[1:])
-
-
-def _joined(layer):
-  """The layer with its projections as one: of each head of keys its queries, key and value side by
-  side, so that heads stay on the devices they are on."""
-  def join(*parts):
-    *_, groups, size = parts[1].shape
-    return jnp.concatenate([x.reshape(*x.shape[:-2], groups, -1, size) for x in parts], axis=-2)
-  joined = {f'joined{suffix}': join(*(layer[name + suffix] for name in PROJECTIONS))
-            for suffix in ('', '_bias') if f'query{suffix}' in layer}
-  return {k: v for k, v in layer.items() if k.removesuffix('_bias') not in PROJECTIONS} | joined
 
 
 def positions(valid_BT, segment_BT=None, branch_BT=None):

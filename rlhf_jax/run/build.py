@@ -14,7 +14,7 @@ from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import tokenizer as tokenizers
-from rlhf_jax.models import attention, cudnn, decode, heads, logp, lora, sizes, splash, transformer
+from rlhf_jax.models import attention, decode, gpu, heads, logp, lora, sizes, splash, transformer
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import checkpoint
 from rlhf_jax.run.config import flatten
@@ -67,12 +67,15 @@ def model(config, vocab_size, mesh=None, platform=None):
   sized = size(config, vocab_size)
   if mesh is None:
     return transformer.decoder(sized)
-  here, attend = jax.default_backend(), attention.attention
+  here = jax.default_backend()
+  attend, attend_past = attention.attention, attention.attend_cache
   if (platform or here) == 'tpu':
     attend = splash.attention(mesh)
-  elif here == 'gpu' and platform in (None, 'gpu', 'cuda'):      # it cannot be lowered without one
-    attend = cudnn.attention(mesh)
-  return transformer.decoder(sized, meshes.pin(mesh), attend)
+  elif (platform or here) in ('gpu', 'cuda'):
+    attend_past = gpu.attend_cache
+    if here == 'gpu':                                        # cuDNN cannot be lowered without one
+      attend = gpu.attention(mesh)
+  return transformer.decoder(sized, meshes.pin(mesh), attend, attend_past)
 
 
 def optimizer(config, steps, specs, samples=None):

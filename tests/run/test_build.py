@@ -1,5 +1,7 @@
 """From configs to functions: optimisers whose schedules are counted in samples; what a run directory
 holds, a language model or a preference model with its head and its place to read the score."""
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from ml_collections import ConfigDict
 from configs import presets
 from rlhf_jax.core import mesh, rundir, spec, step
 from rlhf_jax.data import tokenizer as tokenizers
-from rlhf_jax.models import heads, logp
+from rlhf_jax.models import attention, gpu, heads, logp, splash
 from rlhf_jax.run import build, checkpoint
 
 
@@ -214,3 +216,25 @@ def test_several_runs_go_through_one_program_each_with_its_own(at_once):
   product_S, random_S = many(state_S, jnp.float32(10), batch_S, 7)
   np.testing.assert_array_equal(product_S, [12, 28, 60])       # 0 + 2, 6 + 12, 20 + 30, and 10 each
   np.testing.assert_allclose(random_S, [7 + jax.random.uniform(key) for key in keys], rtol=1e-6)
+
+
+@pytest.mark.parametrize('platform, text_by, past_by', [
+  ('cpu', 'attention', 'attention'), ('cuda', 'attention', 'gpu'), ('tpu', 'splash', 'attention')])
+def test_each_platform_has_its_attention(platform, text_by, past_by, monkeypatch):
+  """Of whole texts and of one token. cuDNN is for processes that have a GPU: others cannot lower it."""
+  asked = []
+  def recorded(name):
+    return lambda q, *others: asked.append(name) or q
+  monkeypatch.setattr(attention, 'attention', recorded('attention'))
+  monkeypatch.setattr(attention, 'attend_cache', recorded('attention'))
+  monkeypatch.setattr(gpu, 'attend_cache', recorded('gpu'))
+  monkeypatch.setattr(splash, 'attention', lambda mesh: recorded('splash'))
+  config = ConfigDict({'model': presets.model('micro')})
+  model = build.model(config, 512, mesh.make(devices=jax.devices()[:1]), platform)
+  params, text = spec.abstract(model.spec), jax.ShapeDtypeStruct((2, 8), np.int32)
+  jax.eval_shape(model.apply, params, text, text)
+  assert set(asked) == {text_by}
+  _, cache = jax.eval_shape(functools.partial(model.prefill, room=8), params, text, text)
+  asked.clear()
+  jax.eval_shape(model.decode, params, jax.ShapeDtypeStruct((2,), np.int32), cache)
+  assert set(asked) == {past_by}

@@ -1,4 +1,6 @@
-"""Attention by cuDNN's kernel on NVIDIA GPUs: scores never leave the chip, forwards and backwards."""
+"""Attention on NVIDIA GPUs: of whole texts by cuDNN's kernel, whose scores never leave the chip,
+forwards and backwards; of one token to its past in pieces."""
+import math
 from functools import partial
 
 import jax
@@ -8,7 +10,8 @@ from rlhf_jax.core import mesh as meshes
 from rlhf_jax.models import attention as plain
 
 _TYPES = jnp.bfloat16, jnp.float16          # all that the kernel takes
-_COLUMNS = 64                               # filled up to a multiple of it
+_COLUMNS = 64                               # of a text, filled up to a multiple of it
+_PIECES = 16                                # of a past
 
 
 def attention(mesh, implementation='cudnn'):
@@ -39,3 +42,14 @@ def _local(implementation, q_BTHK, k_BTHK, v_BTHK, *texts):
   related_BTS = plain.related(0, time + room, *texts)   # the kernel skips keys that come after
   return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask=related_BTS[:, None], is_causal=True,
                                       implementation=implementation)[:, :time]
+
+
+def attend_cache(q_BHK, k_BHTK, v_BHTK, valid_BT):
+  """`models.attention.attend_cache`, values added up in pieces first: XLA gives each head's sum to one
+  part of the chip, and a few rows have fewer heads than it has parts."""
+  weight_BHT = plain.cache_weights(q_BHK, k_BHTK, valid_BT)
+  pieces = math.gcd(weight_BHT.shape[-1], _PIECES)
+  weight_BHST, v_BHSTK = (x.reshape(*x.shape[:2], pieces, -1, *x.shape[3:])
+                          for x in (weight_BHT, v_BHTK))
+  sum_BHSK = jnp.einsum('bhst,bhstk->bhsk', weight_BHST, v_BHSTK, preferred_element_type=jnp.float32)
+  return sum_BHSK.sum(axis=2).astype(q_BHK.dtype)

@@ -1,13 +1,12 @@
-"""Attention through `jax.nn.dot_product_attention`, by XLA where there is no NVIDIA GPU, against
-attention in plain JAX in float32. With the kernel, where there is one:
-JAX_PLATFORMS=cuda python -m pytest tests/models/test_cudnn.py"""
+"""What NVIDIA GPUs take instead, against plain JAX. Without one XLA stands in for cuDNN; with one:
+JAX_PLATFORMS=cuda python -m pytest tests/models/test_gpu.py"""
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rlhf_jax.core import mesh as meshes
-from rlhf_jax.models import attention, cudnn
+from rlhf_jax.models import attention, gpu, parts
 
 IMPLEMENTATION = 'cudnn' if jax.default_backend() == 'gpu' else 'xla'
 
@@ -39,7 +38,7 @@ def test_values_and_gradients(shape, time, branches):
     pytest.skip(f'{np.prod(shape)} devices wanted')
   arrays, text = packed(time, branches, jnp.bfloat16)
   mesh = meshes.make(*shape, devices=jax.devices()[:np.prod(shape)])
-  made = outcome(cudnn.attention(mesh, IMPLEMENTATION), arrays, text)
+  made = outcome(gpu.attention(mesh, IMPLEMENTATION), arrays, text)
   expected = outcome(attention.attention, [x.astype(jnp.float32) for x in arrays], text)
   for a, b in zip(jax.tree.leaves(made)[1:], jax.tree.leaves(expected)[1:], strict=True):
     assert np.linalg.norm(a - b) < 0.01 * np.linalg.norm(b)
@@ -48,5 +47,25 @@ def test_values_and_gradients(shape, time, branches):
 
 def test_float32_is_plain_attention():
   arrays, text = packed(20, True, jnp.float32)
-  made = outcome(cudnn.attention(meshes.make(devices=jax.devices()[:1]), 'no such thing'), arrays, text)
+  made = outcome(gpu.attention(meshes.make(devices=jax.devices()[:1]), 'no such thing'), arrays, text)
   jax.tree.map(np.testing.assert_array_equal, made, outcome(attention.attention, arrays, text))
+
+
+@pytest.mark.parametrize('time', [96, 30, 7])
+def test_a_past_in_pieces_is_the_past(time):
+  """Pieces of 6, 15 and 7 columns; not all columns are valid."""
+  rng = np.random.default_rng(1)
+  q, k, v = (jnp.array(rng.normal(size=shape), jnp.float32)
+             for shape in ((3, 2, 8), (3, 2, time, 8), (3, 2, time, 8)))
+  valid_BT = jnp.array(rng.random((3, time)) < 0.7, jnp.float32).at[:, 0].set(1)
+  np.testing.assert_allclose(jax.jit(gpu.attend_cache)(q, k, v, valid_BT),
+                             attention.attend_cache(q, k, v, valid_BT), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('rows', [3, 20])
+def test_a_product_of_few_rows_is_that_of_more(rows):
+  """Also of several runs at once."""
+  rng = np.random.default_rng(2)
+  a, b = (jnp.array(rng.normal(size=shape), jnp.float32) for shape in ((2, rows, 5), (2, 5, 4)))
+  made = jax.jit(jax.vmap(parts._dot_on_gpu))(a, b)
+  np.testing.assert_allclose(made, a @ b, rtol=1e-5, atol=1e-6)
