@@ -33,6 +33,7 @@ bench: quickstart
 	$(BIN)/python -m experiments.benchmarks.preference --workdir=$(BENCH)/preference
 	$(BIN)/python -m experiments.benchmarks.ppo --workdir=$(BENCH)/ppo
 	$(BIN)/python -m experiments.benchmarks.vectorised --workdir=$(BENCH)/vectorised
+	$(BIN)/python -m experiments.benchmarks.ladder --workdir=$(BENCH)/ladder
 	$(BIN)/python -m experiments.benchmarks.start --workdir=$(BENCH)/start --inputs=$(WORKDIR)
 
 venv: .venv/.test

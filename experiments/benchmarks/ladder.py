@@ -1,14 +1,15 @@
-"""The paper's sizes on one accelerator: training a preference model, generating, a whole PPO iteration.
+"""The ladder of sizes on one chip: training a preference model, generating, a whole PPO iteration.
 
-  python -m experiments.benchmarks.accelerator --workdir=runs/bench/accelerator [--sizes 810M 2.7B]
+  python -m experiments.benchmarks.ladder --workdir=runs/bench/ladder [--sizes 810M 2.7B]
 
 Nobody else takes part: what is quoted is the share of the chip's own limits, measured in the same
-process. Random weights and tokens; bfloat16 over float32 weights and moments.
+process. Random weights and tokens. Computed in bfloat16 over float32 weights and moments, on a CPU in
+float32.
 
 train: the update of `experiments.train_pm` on pairs of two full texts. Its share is that of its useful
 FLOP (6 a parameter and token, attention halved by causality; what is recomputed does not count) at the
-rate of one large bfloat16 product (8192 x 8192 x 8192), and of the products of its own shapes.
-decode: `max_new` tokens after prompts, the end token forbidden. A step is the whole without the prefill
+rate of one large square product, and of the products of its own shapes.
+decode: `--new` tokens after prompts, the end token forbidden. A step is the whole without the prefill
 by its tokens; its share of the bandwidth is the bytes of weights and of the filled cache over the
 bytes that a copy moves in that time.
 ppo: the iteration of `experiments.train_ppo`, four networks of one size, and what its parts take.
@@ -21,6 +22,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -34,7 +36,9 @@ from rlhf_jax.models import decode, heads
 from rlhf_jax.run import build
 from rlhf_jax.run.clock import Stopwatch
 
-SQUARE, NEVER = 8192, -1
+ON_CPU = jax.default_backend() == 'cpu'
+DTYPE, SQUARE = ('float32', 2048) if ON_CPU else ('bfloat16', 8192)
+NEVER = -1                                                # no token's number: answers do not end
 
 
 def main():
@@ -42,13 +46,14 @@ def main():
   parser.add_argument('--workdir', required=True, type=pathlib.Path)
   parser.add_argument('--parts', nargs='+', default=('train', 'decode', 'ppo'),
                       choices=('train', 'decode', 'ppo'))
-  parser.add_argument('--sizes', nargs='+', default=('810M', '2.7B'))
-  parser.add_argument('--vocab', type=int, default=2**16)
+  parser.add_argument('--sizes', nargs='+',
+                      default=('micro', 'mini', 'tiny', 'small') if ON_CPU else ('810M', '2.7B'))
+  parser.add_argument('--vocab', type=int, default=512 if ON_CPU else 2**16)
   parser.add_argument('--pairs', type=int, default=8, help='train: in a batch')
-  parser.add_argument('--length', type=int, default=1024, help='train: of a text')
-  parser.add_argument('--remat', nargs='+', default=('False', 'dots', 'True'))
-  parser.add_argument('--rows', nargs='+', type=int, default=(1, 32, 256), help='decode')
-  parser.add_argument('--prompt', type=int, default=256)
+  parser.add_argument('--length', type=int, default=128 if ON_CPU else 1024, help='train: of a text')
+  parser.add_argument('--remat', nargs='+', default=('False',) if ON_CPU else ('False', 'dots', 'True'))
+  parser.add_argument('--rows', nargs='+', type=int, default=(1, 4, 16, 64, 256), help='decode')
+  parser.add_argument('--prompt', type=int, default=64 if ON_CPU else 256)
   parser.add_argument('--new', type=int, default=128)
   parser.add_argument('--answers', type=int, default=128, help='ppo: in a batch')
   parser.add_argument('--microbatches', type=int, default=4, help='ppo')
@@ -68,11 +73,13 @@ def main():
     for name in args.sizes:
       for run, options in runs[part]:
         results[part].append({'size': name, **options, **tried(run, name, mesh, args, **options)})
-        rundir.write_text(args.workdir / 'accelerator.json', json.dumps(results, indent=1))
+        rundir.write_text(args.workdir / 'ladder.json', json.dumps(results, indent=1))
         print(results[part][-1], flush=True)
   text = '\n\n'.join([tables.key_values(machine), *(tables.text_table(results[p]) for p in args.parts)])
   rundir.write_text(args.workdir / 'table.txt', text + '\n')
   print(text)
+  if 'decode' in args.parts:
+    draw(results['decode'], args.workdir / 'ladder.png')
 
 
 def tried(run, *args, **options):
@@ -86,13 +93,13 @@ def tried(run, *args, **options):
 
 
 def rate(*shape):
-  return limits.matmul_rate(*shape, 'bfloat16', 'bfloat16')
+  return limits.matmul_rate(*shape, DTYPE, DTYPE)
 
 
 def config(name, vocab, remat='False'):
   """As `experiments.train_pm` has it, of this size."""
   made = ConfigDict({'model': presets.model(name, vocab)})
-  made.model.update({'dtype': 'bfloat16', 'unroll': False})
+  made.model.update({'dtype': DTYPE, 'unroll': ON_CPU})
   made.model.remat = {'False': False, 'True': True}.get(remat, remat)
   return made
 
@@ -160,7 +167,7 @@ def work(c, tokens, length):
 def generate(name, mesh, args, rows):
   c = config(name, args.vocab)
   model, sized = build.model(c, args.vocab, mesh), build.size(c, args.vocab)
-  params = jax.jit(lambda key: jax.tree.map(lambda x: x.astype(jnp.bfloat16),
+  params = jax.jit(lambda key: jax.tree.map(lambda x: x.astype(DTYPE),
                                             spec.init(model.spec, key)))(jax.random.key(0))
   prompt = jnp.array(np.random.default_rng(0).integers(3, args.vocab, (rows, args.prompt)), jnp.int32)
   text, key = (prompt, jnp.ones(prompt.shape)), jax.random.key(0)
@@ -170,7 +177,7 @@ def generate(name, mesh, args, rows):
   seconds, first = (seconds_of(run, args.repeats) for run in (
     lambda: whole(params, *text, key), lambda: prefill(params, *text)))
   one, filled = (seconds - first) / args.new, args.prompt + (args.new + 1) / 2
-  read = sum(limits.decode_bytes(sized, rows, filled, size=2))
+  read = sum(limits.decode_bytes(sized, rows, filled, jnp.dtype(DTYPE).itemsize))
   return {'tokens/s': rows * args.new / seconds, 'ms a step': 1e3 * one, 'prefill, ms': 1e3 * first,
           'of the bandwidth': read / one / limits.bandwidth(),
           'GiB': memory, 'compiling, s': compiling}
@@ -204,6 +211,21 @@ def iteration(name, mesh, args):
           'produced tokens/s': metrics['tokens/produced'] / seconds,
           **{part.removeprefix('time/'): value for part, value in split.items()}, 'first, s': took[0],
           'logp_gap': metrics['logp_gap']}
+
+
+def draw(rows, file):
+  """Tokens a second and time of a step against the rows that are generated at once, a line a size."""
+  figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout='constrained')
+  shown = ('tokens/s', 'tokens a second'), ('ms a step', 'milliseconds a step')
+  for axis, (key, label) in zip(axes, shown, strict=True):
+    for name in dict.fromkeys(row['size'] for row in rows):
+      line = [(row['rows'], row[key]) for row in rows if row['size'] == name and key in row]
+      axis.plot(*zip(*line, strict=True), 'o-', label=name)
+    axis.set(xlabel='rows', ylabel=label, xscale='log', yscale='log')
+    axis.grid(alpha=0.3)
+  axes[0].legend()
+  figure.savefig(file, dpi=150)
+  plt.close(figure)
 
 
 if __name__ == '__main__':

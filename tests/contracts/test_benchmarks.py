@@ -1,0 +1,26 @@
+"""What the benchmarks divide by, by hand: FLOP of a training step, bytes of a step of generation."""
+import pytest
+
+from experiments.benchmarks import ladder, limits
+from rlhf_jax.models import sizes
+
+
+def test_useful_flop_of_a_training_step(monkeypatch):
+  """6 a parameter and token for the matrices, and for attention 12 times the width, the layers and the
+  half of the columns that a token sees on average."""
+  monkeypatch.setattr(limits, 'matmul_rate', lambda *shape: 1e9)
+  c = sizes.config('mini')                                     # 3 layers of width 96, the MLP 384
+  flop, least = ladder.work(c, tokens=640, length=64)
+  matrices = 3 * (4 * 96 * 96 + 2 * 96 * 384)
+  assert flop == 6 * matrices * 640 + 12 * 3 * 96 * 32 * 640
+  assert least == pytest.approx(flop / 1e9)
+
+
+def test_bytes_of_a_step_of_generation():
+  """Each weight of a matrix and of the table once; keys and values of what is filled, for each row."""
+  c = sizes.config('mini', kv_heads=1)                         # 3 heads of 32 share one of keys
+  weights, cache = limits.decode_bytes(c, rows=5, filled=70, size=2)
+  assert weights == 2 * (3 * (2 * 96 * 96 + 2 * 96 * 32 + 2 * 96 * 384) + 512 * 96)
+  assert cache == 2 * 5 * 70 * 2 * 3 * 32
+  gated = sizes.config('llama', layers=2, width=64, heads=2, vocab_size=100, context=32, mlp_ratio=2)
+  assert limits.decode_bytes(gated, 1, 0, size=1) == (2 * (4 * 64 * 64 + 3 * 64 * 128) + 100 * 64, 0)
