@@ -5,9 +5,10 @@
 Bai et al. 2022, sections 4.2 and 4.3: the comparisons are cut into two halves; preference models of
 several sizes are trained on each; policies of several sizes are trained against those of one half and
 scored along the way by those of the other. With `config.crossed` every half has its turn (the paper
-trains against one): what one of two models scores higher than the other whoever is trained against
-then falls out of a seed's mean. Every stage is an ordinary run in a folder of
-its own, so an interrupted study resumes; report.html and summary.json come from the folders alone.
+trains against one): if one of two models scores higher along a run whichever is trained against, that
+adds to the gap of one run and lowers that of the other, and cancels in the mean of the two. Every
+stage is an ordinary run in a folder of its own, so an interrupted study resumes; report.html and
+summary.json come from the folders alone.
 """
 import itertools
 

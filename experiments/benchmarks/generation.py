@@ -184,7 +184,7 @@ def roofline(batch):
   config, speed = sizes.config(**SIZE), limits.bandwidth()
   _, cache = limits.decode_bytes(config, batch, WIDTH + (NEW + 1) / 2)
   return cache / speed + sum(max(limits.seconds_of([p]), 4 * p.inner * p.columns * p.count / speed)
-                             for p in limits.decode_products(config, batch))
+                             for p in limits.step_products(config, batch))
 
 
 def table(results):

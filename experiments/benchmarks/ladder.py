@@ -2,9 +2,9 @@
 
   python -m experiments.benchmarks.ladder --workdir=runs/bench/ladder [--sizes 810M 2.7B]
 
-Nobody else takes part: what is quoted is the share of the chip's own limits, measured in the same
-process. Random weights and tokens. Computed in bfloat16 over float32 weights and moments, on a CPU in
-float32.
+No other library takes part: what is quoted is the share of the chip's own limits, measured in the same
+process. Random weights and tokens. Training computes in bfloat16 over float32 weights and moments,
+generation has weights of bfloat16; on a CPU all is float32.
 
 train: the update of `experiments.train_pm` on pairs of two full texts. Its share is that of its useful
 FLOP (6 a parameter and token, attention halved by causality; what is recomputed does not count) at the
@@ -152,16 +152,12 @@ def train(name, mesh, args, remat):
           'GiB': memory, 'compiling, s': compiling}
 
 
-def work(c, tokens, length):
+def work(config, tokens, length):
   """(useful FLOP of a training step, the least seconds of its products at their own rates)."""
-  D, K, F = c.width, c.heads * c.head_size, c.mlp_width
-  shapes = [(D, K)] * 3 + [(K, D), (D, F), (F, D)]
-  products = [limits.Product(*p, count=c.layers) for i, o in shapes
-              for p in ((tokens, i, o), (tokens, o, i), (i, tokens, o))]
-  dense = sum(p.flops for p in products)
-  attention = 12 * c.layers * K * (length / 2) * tokens
+  products, attention = limits.training_products(config, tokens)
+  flops, attention = sum(p.flops for p in products), attention * length
   least = sum(p.flops / rate(p.rows, p.inner, p.columns) for p in products)
-  return dense + attention, least * (1 + attention / dense)
+  return flops + attention, least * (1 + attention / flops)
 
 
 def generate(name, mesh, args, rows):
@@ -220,10 +216,11 @@ def draw(rows, file):
   for axis, (key, label) in zip(axes, shown, strict=True):
     for name in dict.fromkeys(row['size'] for row in rows):
       line = [(row['rows'], row[key]) for row in rows if row['size'] == name and key in row]
-      axis.plot(*zip(*line, strict=True), 'o-', label=name)
+      if line:
+        axis.plot(*zip(*line, strict=True), 'o-', label=name)
     axis.set(xlabel='rows', ylabel=label, xscale='log', yscale='log')
     axis.grid(alpha=0.3)
-  axes[0].legend()
+  axes[1].legend()
   figure.savefig(file, dpi=150)
   plt.close(figure)
 

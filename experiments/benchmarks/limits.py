@@ -1,8 +1,8 @@
 """The machine's own limits: its rate for matrix products of given shapes, and its copy bandwidth.
 
 A product's rate is the best of 5 of the same shapes alone in one jitted loop; bandwidth is the best of
-5 of copying into a buffer that exists, bytes read and written. What a program reaches is quoted
-as a share of the time that these two allow.
+5 of 10 copies in a row into a buffer that exists, bytes read and written. What a program reaches is
+quoted as a share of the time that these two allow.
 """
 import functools
 import time
@@ -33,9 +33,9 @@ def seconds_of(products, dtype='float32'):
   return sum(p.flops / matmul_rate(p.rows, p.inner, p.columns, dtype) for p in products)
 
 
-def decode_products(config, rows):
-  """The products of one token in each of `rows` rows."""
-  c, keys = config, config.head_size * config.heads // config.queries_per_key
+def step_products(config, rows):
+  """The products of `rows` tokens with a model's matrices and with its table, which is last."""
+  c, keys = config, _keys(config)
   return [Product(rows, c.width, c.heads * c.head_size, c.layers),
           Product(rows, c.width, keys, 2 * c.layers),
           Product(rows, c.heads * c.head_size, c.width, c.layers),
@@ -43,28 +43,44 @@ def decode_products(config, rows):
           Product(rows, c.mlp_width, c.width, c.layers), Product(rows, c.width, c.vocab_size)]
 
 
+def _keys(config):
+  """Numbers of a token's keys in a layer, and of its values."""
+  return config.head_size * config.heads // config.queries_per_key
+
+
 def decode_bytes(config, rows, filled, size=4):
-  """(bytes of the weights, bytes of the `filled` columns of the cache) that such a step reads, `size` a
-  number."""
-  keys = config.head_size * config.heads // config.queries_per_key
-  weights = sum(p.inner * p.columns * p.count for p in decode_products(config, rows))
-  return size * weights, size * rows * filled * 2 * config.layers * keys
+  """(bytes of the weights, bytes of the `filled` columns of the cache) that one token in each of `rows`
+  rows reads, `size` a number."""
+  weights = sum(p.inner * p.columns * p.count for p in step_products(config, rows))
+  return size * weights, size * rows * filled * 2 * config.layers * _keys(config)
+
+
+def training_products(config, tokens):
+  """(the products of a training step on `tokens`, without the table: forwards, and for the gradients of
+  inputs and of weights; FLOP a column of its attention, halved by causality)."""
+  forward = step_products(config, tokens)[:-1]
+  products = [p for rows, inner, columns, count in forward for p in (
+    Product(rows, inner, columns, count), Product(rows, columns, inner, count),
+    Product(inner, rows, columns, count))]
+  return products, 12 * config.layers * config.heads * config.head_size * tokens / 2
 
 
 @functools.cache
 def matmul_rate(rows, inner, columns, dtype='float32', out='float32'):
-  """FLOP a second of [rows, inner] @ [inner, columns], written as `out`, over 4 weights in turn, so
+  """FLOP a second of [rows, inner] @ [inner, columns], written as `out`, with 4 weights in turn, so
   that one that fits into a cache is not timed from there while the model's would not be."""
-  weights = jax.random.normal(jax.random.key(0), (4, inner, columns), dtype)
-  x = jnp.ones((rows, inner), dtype)
+  weights = [jax.random.normal(key, (inner, columns), dtype)
+             for key in jax.random.split(jax.random.key(0), 4)]
+  x = jax.random.normal(jax.random.key(1), (rows, inner), dtype)
 
   @jax.jit
   def loop(x, weights, times):
-    def one(i, total):
-      y = jax.lax.dot(x + total[:, :1].astype(x.dtype) * 0, weights[i % 4],
-                      preferred_element_type=jnp.float32)
-      return y.astype(out)
-    return jax.lax.fori_loop(0, times, one, jnp.zeros((rows, columns), out))
+    def four(i, y):
+      for w in weights:
+        operand, y = jax.lax.optimization_barrier((x, y))         # one after another
+        y = jax.lax.dot(operand, w, preferred_element_type=out)
+      return y
+    return jax.lax.fori_loop(0, times, four, jnp.zeros((rows, columns), out))
 
   def timed(times):
     start = time.perf_counter()
@@ -74,7 +90,7 @@ def matmul_rate(rows, inner, columns, dtype='float32', out='float32'):
   timed(times)
   while (took := timed(times)) < LEAST_SECONDS:
     times = max(2 * times, int(times * LEAST_SECONDS / max(took, 1e-4)))
-  return 2 * rows * inner * columns * times / min(timed(times) for _ in range(BEST_OF))
+  return 2 * rows * inner * columns * 4 * times / min(timed(times) for _ in range(BEST_OF))
 
 
 @functools.cache

@@ -136,13 +136,9 @@ def contend(part, settings, args):
 def least_seconds(dtype):
   """Seconds of one step at full length at the matmul rate: its useful FLOPs (no recomputation,
   attention halved by causality) over the rate of its own product shapes."""
-  rows, D, F = 2 * PAIRS * LENGTH, CONFIG.width, CONFIG.mlp_width
-  shapes = [(D, D)] * 4 + [(D, F)] * 2 + [(F, D)]
-  products = [limits.Product(*p, count=CONFIG.layers) for i, o in shapes
-              for p in ((rows, i, o), (rows, o, i), (i, rows, o))]
-  dense = sum(p.flops for p in products)
-  attention = 12 * CONFIG.layers * D * (LENGTH / 2) * rows
-  return limits.seconds_of(products, dtype) * (1 + attention / dense)
+  products, attention = limits.training_products(CONFIG, 2 * PAIRS * LENGTH)
+  return limits.seconds_of(products, dtype) * (
+    1 + attention * LENGTH / sum(p.flops for p in products))
 
 
 if __name__ == '__main__':

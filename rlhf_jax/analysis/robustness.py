@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
 def read(path):
   """The Runs of the study in the folder `path`, in order of size."""
-  return sorted((_read(folder) for folder in pathlib.Path(path).glob('ppo-*')), key=lambda r: (
+  return sorted((_read(folder) for folder in sorted(pathlib.Path(path).glob('ppo-*'))), key=lambda r: (
     parameters(r.policy), parameters(r.judge), r.comparisons, r.seed))
 
 
@@ -87,7 +87,7 @@ def _moments(pm):
 # ---------------------------------------------------------------------------------------- numbers
 
 def cells(runs):
-  """{(policy, judge, comparisons): [its Runs, one a seed]}."""
+  """{(policy, judge, comparisons): [its Runs, one a seed, or two where halves are crossed]}."""
   found = {}
   for run in runs:
     found.setdefault((run.policy, run.judge, run.comparisons), []).append(run)
@@ -95,8 +95,7 @@ def cells(runs):
 
 
 def by_seed(value, runs):
-  """The mean of value(run) within each seed: of several runs where both models of a seed are trained
-  against in turn."""
+  """The mean of value(run) over the runs of each seed: two where each half is trained against."""
   seeds = dict.fromkeys(r.seed for r in runs)
   return np.array([np.mean([value(r) for r in runs if r.seed == seed]) for seed in seeds])
 
@@ -144,9 +143,9 @@ def gaps(runs):
 
   {'kl': the largest KL that all of them reach; 'at_kl': {(judge, comparisons): Interval of the gap
   there}; 'slopes': {comparisons: Interval of its slope in ln(parameters)}, below 0 where larger
-  preference models are more robust; 'grew': Interval of `growth`; 'grew_in': the share of runs it is
-  above 0 in; 'grew_standard', 'grew_standard_in': the same of `standard_gap`}. Runs are averaged within
-  a seed; seeds give the intervals.
+  preference models are more robust; 'grew': Interval of `growth`; 'grew_in': the share of all cells'
+  seeds it is above 0 in; 'grew_standard', 'grew_standard_in': the same of `standard_gap`}. Runs are
+  averaged within a seed; seeds give the intervals.
   """
   runs = [r for r in runs if r.gap is not None]
   kl = min(r.kl.max() for r in runs)
@@ -160,9 +159,11 @@ def gaps(runs):
     if len(sized) > 1:
       slope[count] = interval(np.polyfit(np.log(list(sized)), np.stack(list(sized.values())), 1)[0])
   def grown(gap):
-    """(Interval over seeds of the growth of gap(run), the share of runs it is above 0 in)."""
-    return (interval(by_seed(lambda r: growth(gap(r)), runs)),
-            float(np.mean([growth(gap(r)) > 0 for r in runs])))
+    """(Interval over seeds of the growth of gap(run), the share of cells' seeds it is above 0 in)."""
+    def grew(runs):
+      return by_seed(lambda r: growth(gap(r)), runs)
+    in_cells = np.concatenate([grew(mine) for mine in cells(runs).values()])
+    return interval(grew(runs)), float(np.mean(in_cells > 0))
   grew, grew_in = grown(lambda r: r.gap)
   standard, standard_in = grown(lambda r: r.standard_gap)
   return {'kl': kl, 'at_kl': {key: interval(gap_S) for key, gap_S in at.items()}, 'slopes': slope,
@@ -171,7 +172,7 @@ def gaps(runs):
 
 def slopes(runs, judge):
   """({policy: (mean, low, high)}, p): the slope of the score in sqrt(KL) over the early part, against
-  one size of judge, and the p of a one-way analysis of variance of the runs' slopes over policy sizes.
+  one size of judge, and the p of a one-way analysis of variance of seeds' slopes over policy sizes.
 
   Equal slopes are parallel lines (Bai et al. 2022, section 4.3: roughly so); a small p says that they
   are not. p is None for a single size.
@@ -180,7 +181,11 @@ def slopes(runs, judge):
   for run in runs:
     early = fits.early_part(run.score)
     if run.judge == judge and early.sum() > 2:
-      found.setdefault(run.policy, []).append(fits.sqrt_kl(run.kl[early], run.score[early]).slope)
+      found.setdefault(run.policy, []).append(run)
+  def slope(run):
+    early = fits.early_part(run.score)
+    return fits.sqrt_kl(run.kl[early], run.score[early]).slope
+  found = {policy: by_seed(slope, mine) for policy, mine in found.items()}
   p = float(stats.f_oneway(*found.values()).pvalue) if len(found) > 1 else None
   return {policy: interval(values) for policy, values in found.items()}, p
 
@@ -244,8 +249,8 @@ def _questions(runs, largest):
                                     zip(table, gap['at_kl'].values(), strict=True)]}
     sections.append(report.Section('Are larger preference models more robust?', paragraphs=[
       f'The gap between judge and test model grew by {text(gap["grew"])} from the first tenth of the '
-      f'training to the last, and in {gap["grew_in"]:.0%} of the runs; with each score in standard '
-      f'deviations of its model by {text(gap["grew_standard"])}. The table has it at '
+      f'training to the last, and in {gap["grew_in"]:.0%} of all cells\' seeds; with each score in '
+      f'standard deviations of its model by {text(gap["grew_standard"])}. The table has it at '
       f'{gap["kl"]:.2f} nats, the largest KL that all runs reach.',
       *(f'Its slope in ln(parameters) with {count:,} comparisons is {text(value)}: below 0, larger is '
         'more robust.' for count, value in gap['slopes'].items())], table=table))
@@ -259,7 +264,7 @@ def _sections(runs, largest):
     yield report.Section('Train and test preference model', figures=[
       (figures.lines(_by_judge(tested), '√KL (√nats)', 'score, mean removed'),
        'The model that is trained against and the model of the same size from the other half of the '
-       'comparisons; means over policies and seeds.'),
+       'comparisons; means over policies, seeds and halves.'),
       (figures.lines(_sets(tested, largest), '√KL (√nats)', f'score of the {largest} test model')
        if several else None,
        'One line a policy size. Left: all trained against the largest model; right: against a model of '
@@ -267,7 +272,7 @@ def _sections(runs, largest):
   if all(r.true_reward is not None for r in runs):
     yield report.Section('True reward', figures=[
       (figures.lines(_truth(runs), '√KL (√nats)', 'true reward'),
-       'One line a size of the preference model that is trained against; means over seeds.')])
+       'One line a size of the preference model that is trained against; means over seeds, halves.')])
 
 
 def _mean_curve(runs, values):

@@ -1,5 +1,7 @@
 """Attention in plain JAX, softmax in float32; `models.splash` and `models.gpu` have what TPUs and
 NVIDIA GPUs take instead."""
+from functools import partial, wraps
+
 import jax
 import jax.numpy as jnp
 
@@ -7,6 +9,21 @@ _BLOCKS = 4             # of queries in a text
 _LEAST = 32             # queries in a block
 
 
+def grouped(attend, keys_axis):
+  """`attend` also for several heads of queries to each head of keys and values, neighbours together.
+  keys_axis: that of heads in k and v; in q it is the last but one."""
+  @wraps(attend)
+  def shared(q, k, v, *seen):
+    queries = q.shape[-2] // k.shape[keys_axis]
+    if queries == 1:
+      return attend(q, k, v, *seen)
+    split = q.reshape(*q.shape[:-2], -1, queries, q.shape[-1])
+    mixed = jax.vmap(lambda q: attend(q, k, v, *seen), in_axes=-2, out_axes=-2)(split)
+    return mixed.reshape(q.shape)
+  return shared
+
+
+@partial(grouped, keys_axis=2)
 def attention(q_BTHK, k_BTHK, v_BTHK, group_BT, branch_BT=None):
   """Causal attention among the tokens of one group -> BTHK; of those on another branch of it, where
   branches are given, only to the stem, branch 0.
@@ -42,6 +59,7 @@ def related(start, end, group_BT, branch_BT=None):
   return same_BQS & ((key_B1S == 0) | (key_B1S == branch_BT[:, start:end, None]))
 
 
+@partial(grouped, keys_axis=1)
 def attend_cache(q_BHK, k_BHTK, v_BHTK, valid_BT):
   """Attention of one new token to the valid columns of the cache -> BHK."""
   weight_BHT = cache_weights(q_BHK, k_BHTK, valid_BT)
@@ -52,17 +70,6 @@ def cache_weights(q_BHK, k_BHTK, valid_BT):
   """How much of each column's value the new token takes -> BHT."""
   score_BHT = jnp.einsum('bhk,bhtk->bht', q_BHK, k_BHTK, preferred_element_type=jnp.float32)
   return _softmax(score_BHT / q_BHK.shape[-1] ** 0.5, valid_BT[:, None] > 0).astype(q_BHK.dtype)
-
-
-def grouped(attend, queries):
-  """`attend` for `queries` heads of queries to each head of keys and values, neighbours together."""
-  if queries == 1:
-    return attend
-  def shared(q, k, v, *seen):
-    split = q.reshape(*q.shape[:-2], -1, queries, q.shape[-1])
-    mixed = jax.vmap(lambda q: attend(q, k, v, *seen), in_axes=-2, out_axes=-2)(split)
-    return mixed.reshape(q.shape)
-  return shared
 
 
 def _softmax(score, allowed):

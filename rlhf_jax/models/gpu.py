@@ -9,44 +9,49 @@ import jax.numpy as jnp
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.models import attention as plain
 
-_TYPES = jnp.bfloat16, jnp.float16          # all that the kernel takes
-_COLUMNS = 64                               # of a text, filled up to a multiple of it
-_PIECES = 16                                # of a past
+_TYPES = jnp.bfloat16, jnp.float16          # what the kernel takes: of these types,
+_LARGEST, _MULTIPLE = 128, 8                # heads of at most this size, a multiple of that,
+_COLUMNS = 64                               # and an even number of columns; 64 are one of its tiles
+_PIECES = 16                                # of a past: 24 heads of one row on 132 multiprocessors
 
 
 def attention(mesh, implementation='cudnn'):
   """A function as `models.attention.attention`, each device of `mesh` computing its own rows and heads;
-  rows or heads that do not divide over it are computed whole by all. float32 is computed in plain JAX.
+  rows or heads that do not divide over it are computed whole by all. What the kernel does not take
+  (float32, heads of more than 128) is computed in plain JAX. JAX cannot `vmap` it: see
+  `run.build.check_vary`.
 
   implementation: of `jax.nn.dot_product_attention`, 'xla' where there is no such GPU.
   """
-  def attend(q_BTHK, k_BTHK, v_BTHK, group_BT, branch_BT=None):
-    if q_BTHK.dtype not in _TYPES:
-      return plain.attention(q_BTHK, k_BTHK, v_BTHK, group_BT, branch_BT)
-    heads = meshes.cut(mesh, q_BTHK.shape, ('rows', 'kv', 'heads', 'kv'))
+  def attend(q_BTHK, k_BTGK, v_BTGK, group_BT, branch_BT=None):
+    size = q_BTHK.shape[-1]
+    if q_BTHK.dtype not in _TYPES or size > _LARGEST or size % _MULTIPLE:
+      return plain.attention(q_BTHK, k_BTGK, v_BTGK, group_BT, branch_BT)
+    heads = meshes.cut(mesh, k_BTGK.shape, ('rows', 'kv', 'heads', 'kv'))
     text = meshes.cut(mesh, group_BT.shape, ('rows', 'kv'))
     texts = [group_BT] if branch_BT is None else [group_BT, branch_BT]
     local = jax.shard_map(partial(_local, implementation), mesh=mesh, check_vma=False,
                           in_specs=(heads,) * 3 + (text,) * len(texts), out_specs=heads)
-    return local(q_BTHK, k_BTHK, v_BTHK, *texts)
+    return local(q_BTHK, k_BTGK, v_BTGK, *texts)
   return attend
 
 
-def _local(implementation, q_BTHK, k_BTHK, v_BTHK, *texts):
+def _local(implementation, q_BTHK, k_BTGK, v_BTGK, *texts):
   """One device's rows and heads; what columns are filled up with stands after every query kept."""
   time = q_BTHK.shape[1]
   room = -time % _COLUMNS
-  q_BTHK, k_BTHK, v_BTHK, *texts = (
+  q_BTHK, k_BTGK, v_BTGK, *texts = (
     jnp.pad(x, [(0, room if axis == 1 else 0) for axis in range(x.ndim)])
-    for x in (q_BTHK, k_BTHK, v_BTHK, *texts))
+    for x in (q_BTHK, k_BTGK, v_BTGK, *texts))
   related_BTS = plain.related(0, time + room, *texts)   # the kernel skips keys that come after
-  return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask=related_BTS[:, None], is_causal=True,
+  return jax.nn.dot_product_attention(q_BTHK, k_BTGK, v_BTGK, mask=related_BTS[:, None], is_causal=True,
                                       implementation=implementation)[:, :time]
 
 
+@partial(plain.grouped, keys_axis=1)
 def attend_cache(q_BHK, k_BHTK, v_BHTK, valid_BT):
-  """`models.attention.attend_cache`, values added up in pieces first: XLA gives each head's sum to one
-  part of the chip, and a few rows have fewer heads than it has parts."""
+  """`models.attention.attend_cache`, values added up in pieces first: XLA gives the sum of a head to
+  one multiprocessor, and a few rows have fewer heads than there are of those."""
   weight_BHT = plain.cache_weights(q_BHK, k_BHTK, valid_BT)
   pieces = math.gcd(weight_BHT.shape[-1], _PIECES)
   weight_BHST, v_BHSTK = (x.reshape(*x.shape[:2], pieces, -1, *x.shape[3:])

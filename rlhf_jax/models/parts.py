@@ -97,31 +97,32 @@ product.defvjp(_forward, _backward)
 
 
 def _dot(a, b):
-  return jax.lax.platform_dependent(a, b, cpu=_dot_on_cpu, cuda=_dot_on_gpu, default=_dot_elsewhere)
+  return jax.lax.platform_dependent(a, b, cpu=_wide, cuda=_dot_on_gpu, default=_narrow)
 
 
-def _dot_on_cpu(a, b):
+def _wide(a, b):
   return jax.lax.dot(a, b, preferred_element_type=jnp.float32).astype(a.dtype)
 
 
-def _dot_elsewhere(a, b):
-  """Accelerators add up in float32 whatever they write, and need not write float32."""
+def _narrow(a, b):
+  """Accelerators add up in float32 whatever they write, and need not write float32. Only where a sum is
+  cut over 'tensor' are its parts rounded before they meet."""
   return jax.lax.dot(a, b, preferred_element_type=a.dtype)
 
 
 def _dot_on_gpu(a, b):
-  """The same of at least 16 rows: for fewer XLA leaves the units for products aside, and reads the
-  weights at half the speed."""
+  """The same, of at least 16 rows, one tile of the matrix units: XLA leaves them aside for fewer, and
+  then reads weights at half the speed. Rows are those of all devices together."""
   rows = a.shape[0]
   if rows >= _GPU_ROWS:
-    return _dot_elsewhere(a, b)
+    return _narrow(a, b)
   a = jax.lax.optimization_barrier(jnp.pad(a, ((0, _GPU_ROWS - rows), (0, 0))))
-  return jax.lax.optimization_barrier(_dot_elsewhere(a, b))[:rows]
+  return jax.lax.optimization_barrier(_narrow(a, b))[:rows]
 
 
 def _outer(a_ND, b_NF):
-  """a^T @ b."""
-  return _dot(a_ND.T, b_NF)
+  """a^T @ b, a gradient: rows are cut over devices, whose sums meet in float32."""
+  return _wide(a_ND.T, b_NF)
 
 
 def _outer_on_cpu(a_ND, b_NF):
@@ -129,7 +130,7 @@ def _outer_on_cpu(a_ND, b_NF):
   and the columns of the second, and would take a slow one instead of turning either."""
   if a_ND.shape[1] > b_NF.shape[1]:
     return _outer_on_cpu(b_NF, a_ND).T
-  return _dot(jax.lax.optimization_barrier(a_ND.T), b_NF)
+  return _wide(jax.lax.optimization_barrier(a_ND.T), b_NF)
 
 
 def _plain(activation, y_ND, layer):

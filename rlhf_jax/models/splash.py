@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
 from rlhf_jax.core import mesh as meshes
+from rlhf_jax.models.attention import grouped
 
 _LANES = 128                                # blocks are a multiple of it
 _BLOCKS = 512, 256, _LANES                  # queries and keys in a block, the largest that divides
@@ -36,7 +37,7 @@ def attention(mesh, interpret=False):
     for branch, other_BTHK in zip(_BRANCHES[1:], others, strict=False):
       first = jnp.where((branch_BT == branch)[..., None, None], other_BTHK, first)
     return first
-  return attend
+  return grouped(attend, keys_axis=2)
 
 
 def _local(q_BTHK, k_BTHK, v_BTHK, group_BT, interpret):

@@ -14,7 +14,7 @@ from flax import struct
 from rlhf_jax.core.spec import Spec, normal, ones, zeros
 from rlhf_jax.core.types import Model
 from rlhf_jax.models import parts
-from rlhf_jax.models.attention import attend_cache, attention, grouped
+from rlhf_jax.models.attention import attend_cache, attention
 from rlhf_jax.models.parts import biased, product
 
 put = jax.lax.dynamic_update_slice
@@ -34,13 +34,12 @@ class Cache:
   column: jax.Array
 
 
-def decoder(config, pin=lambda x, *axes: x, attend=attention, attend_past=attend_cache):
+def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=attend_cache):
   """The Model of a TransformerConfig. pin: as of `core.mesh.pin`, where arrays are kept on a mesh;
-  attend, attend_past: `attention` of whole texts and `attend_cache` of one token, or what a backend has
-  in their place."""
+  attend_text, attend_past: `attention` of whole texts and `attend_cache` of one token, or what a
+  backend has in their place; they take several heads of queries to one of keys."""
   norm, head_norm, mlp = parts.norm(config), parts.head_norm(config), parts.mlp(config)
   (place, turns, turn), residual = parts.positions(config), parts.residual(config)
-  attend_text, attend_past = (grouped(f, config.queries_per_key) for f in (attend, attend_past))
 
   def block(x_ND, layer, attend):
     """One layer on the rows of all tokens (flat: XLA's products of rank 3 cost 1.5 times as much

@@ -73,8 +73,8 @@ def model(config, vocab_size, mesh=None, platform=None):
     attend = splash.attention(mesh)
   elif (platform or here) in ('gpu', 'cuda'):
     attend_past = gpu.attend_cache
-    if here == 'gpu':                                        # cuDNN cannot be lowered without one
-      attend = gpu.attention(mesh)
+    if here == 'gpu' and 'cuda' in jax.devices()[0].client.platform_version:
+      attend = gpu.attention(mesh)                           # cannot be lowered without such a GPU
   return transformer.decoder(sized, meshes.pin(mesh), attend, attend_past)
 
 
@@ -274,8 +274,13 @@ def check_same_tokenizer(a, b, names):
 
 
 def check_vary(configs):
-  """Refuses a group of runs that differ in what one compiled program cannot vary."""
+  """Refuses a group of runs that differ in what one compiled program cannot vary, or that compute by a
+  kernel which takes one run."""
   first, *others = (dict(flatten(config)) for config in configs)
+  dtype = first.get('model.dtype', 'float32')
+  if others and jax.default_backend() == 'gpu' and dtype != 'float32':
+    raise ValueError(f'on a GPU several runs share a program in float32 only: give each run a group of '
+                     f'its own, or set config.model.dtype={dtype!r} to float32')
   for other in others:
     wrong = [k for k in first if first[k] != other.get(k) and k not in MAY_VARY]
     if wrong:

@@ -12,7 +12,8 @@ per token of a chip's rows, with D the width, F the MLP's, H heads, T columns, t
                 weights, 2 D + (3 D + F, or 2 F with a gate) / t
   without       each layer
   sampling      one layer, for the prompt
-  on TPU        without 3 H T: its attention keeps no scores
+  on TPU        without 3 H T: its attention keeps no scores (nor does a GPU's in bfloat16, which only a
+                process that has one can lower: here it is counted with plain attention)
 
 tests/run/test_lowering.py compares with what XLA allots on eight devices: what a further layer
 costs is right to 2%, the whole step takes 0.5 to 1 of the estimate.

@@ -139,3 +139,10 @@ def test_seeds_and_not_runs_give_the_intervals(study):
   assert row['seeds'] == 2
   assert [row[k] for k in ('gap grew', 'gap, low', 'gap, high')] == pytest.approx([0.37] * 3)
   assert row['KL, high'] - row['KL at peak'] == pytest.approx(12.706 * 0.5, rel=1e-4)
+  # Alone one of two runs grows and the other shrinks, by 5 and 6 of what is taken off.
+  assert robustness.gaps(runs)['grew_in'] == 1
+  # Slopes 1.9 and 2.1 of one seed, 2.2 and 2.6 of the other: means 2 and 2.4, not four numbers.
+  factor = iter((0.95, 1.05, 1.1, 1.3))
+  turned = [r._replace(score=r.score * next(factor)) for r in (pairs[0], pairs[0], pairs[1], pairs[1])]
+  assert robustness.slopes(turned, 'micro')[0]['micro'] == pytest.approx(
+    (2.2, 2.2 - 12.7062 * 0.2, 2.2 + 12.7062 * 0.2), rel=1e-4)

@@ -37,7 +37,7 @@ def test_a_model_with_shared_heads(tiny, text):
   config = dataclasses.replace(tiny.config, kv_heads=1)
   mesh = meshes.make(3, devices=jax.devices()[:3])
   plain, kernel = transformer.decoder(config), transformer.decoder(
-    config, attend=splash.attention(mesh, interpret=True))
+    config, attend_text=splash.attention(mesh, interpret=True))
   params = jax.vmap(lambda key: spec.init(plain.spec, key))(jax.random.split(jax.random.key(0)))
 
   def outcome(model):

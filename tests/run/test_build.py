@@ -1,6 +1,7 @@
 """From configs to functions: optimisers whose schedules are counted in samples; what a run directory
 holds, a language model or a preference model with its head and its place to read the score."""
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -218,10 +219,12 @@ def test_several_runs_go_through_one_program_each_with_its_own(at_once):
   np.testing.assert_allclose(random_S, [7 + jax.random.uniform(key) for key in keys], rtol=1e-6)
 
 
-@pytest.mark.parametrize('platform, text_by, past_by', [
-  ('cpu', 'attention', 'attention'), ('cuda', 'attention', 'gpu'), ('tpu', 'splash', 'attention')])
-def test_each_platform_has_its_attention(platform, text_by, past_by, monkeypatch):
-  """Of whole texts and of one token. cuDNN is for processes that have a GPU: others cannot lower it."""
+@pytest.mark.parametrize('here, platform, text_by, past_by', [
+  ('cpu', 'cpu', 'attention', 'attention'), ('cpu', 'cuda', 'attention', 'gpu'),
+  ('cpu', 'tpu', 'splash', 'attention'), ('gpu', None, 'cudnn', 'gpu'),
+  ('rocm', None, 'attention', 'gpu'), ('gpu', 'cpu', 'attention', 'attention')])
+def test_each_platform_has_its_attention(here, platform, text_by, past_by, monkeypatch):
+  """Of whole texts and of one token. cuDNN is for processes with such a GPU: no other lowers it."""
   asked = []
   def recorded(name):
     return lambda q, *others: asked.append(name) or q
@@ -229,8 +232,13 @@ def test_each_platform_has_its_attention(platform, text_by, past_by, monkeypatch
   monkeypatch.setattr(attention, 'attend_cache', recorded('attention'))
   monkeypatch.setattr(gpu, 'attend_cache', recorded('gpu'))
   monkeypatch.setattr(splash, 'attention', lambda mesh: recorded('splash'))
-  config = ConfigDict({'model': presets.model('micro')})
-  model = build.model(config, 512, mesh.make(devices=jax.devices()[:1]), platform)
+  monkeypatch.setattr(gpu, 'attention', lambda mesh: recorded('cudnn'))
+  config, one = ConfigDict({'model': presets.model('micro')}), mesh.make(devices=jax.devices()[:1])
+  with monkeypatch.context() as there:
+    there.setattr(jax, 'default_backend', lambda: 'gpu' if here == 'rocm' else here)
+    there.setattr(jax, 'devices', lambda: [SimpleNamespace(client=SimpleNamespace(
+      platform_version={'gpu': 'PJRT C API\ncuda 13000', 'rocm': 'rocm 60000', 'cpu': ''}[here]))])
+    model = build.model(config, 512, one, platform)
   params, text = spec.abstract(model.spec), jax.ShapeDtypeStruct((2, 8), np.int32)
   jax.eval_shape(model.apply, params, text, text)
   assert set(asked) == {text_by}
@@ -238,3 +246,14 @@ def test_each_platform_has_its_attention(platform, text_by, past_by, monkeypatch
   asked.clear()
   jax.eval_shape(model.decode, params, jax.ShapeDtypeStruct((2,), np.int32), cache)
   assert set(asked) == {past_by}
+
+
+def test_on_a_gpu_a_program_of_several_runs_computes_in_float32(monkeypatch):
+  """The kernel of its attention takes one run; alone, or on a CPU, a run may have any type."""
+  def config(seed, dtype):
+    return ConfigDict({'seed': seed, 'model': {'name': 'micro', 'dtype': dtype}})
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  build.check_vary([config(0, 'float32'), config(1, 'float32')])
+  build.check_vary([config(0, 'bfloat16')])
+  with pytest.raises(ValueError, match='float32 only: give each run a group of its own'):
+    build.check_vary([config(0, 'bfloat16'), config(1, 'bfloat16')])
