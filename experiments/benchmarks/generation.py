@@ -183,7 +183,7 @@ def roofline(batch):
   """The least seconds of one step, see above."""
   config, speed = sizes.config(**SIZE), limits.bandwidth()
   _, cache = limits.decode_bytes(config, batch, WIDTH + (NEW + 1) / 2)
-  return cache / speed + sum(max(limits.seconds_of([p]), 4 * p.inner * p.columns * p.count / speed)
+  return cache / speed + sum(max(limits.seconds_of([p]), 4 * p.weights / speed)
                              for p in limits.step_products(config, batch))
 
 

@@ -16,6 +16,7 @@ ppo: the iteration of `experiments.train_ppo`, four networks of one size, and wh
 """
 import argparse
 import functools
+import itertools
 import json
 import pathlib
 import time
@@ -191,22 +192,15 @@ def iteration(name, mesh, args):
   settings = ppo_worker.settings_of(1e-6, batch_size=args.answers, minibatches=4, passes=1)
   settings.microbatches = args.microbatches
   watch = Stopwatch()
-  began = time.perf_counter()
-  state, source, update, frozen = ppo_worker.program([settings], *roles, prompts.astype(np.int32),
-                                                     args.new, mesh, watch)
-  took, splits = [], []
-  for i in range(args.repeats + 1):
-    state, metrics = update(state, source(state, frozen, i), frozen)
-    metrics = {k: float(v) for k, v in metrics.items()}
-    took.append(time.perf_counter() - began)
-    splits.append(watch.of(i + 1))
-    began = time.perf_counter()
-  split = {part: float(np.median([s[part] for s in splits[1:]])) for part in splits[-1]}
-  seconds = float(np.median(took[1:]))
+  run = ppo_worker.measured(*ppo_worker.program([settings], *roles, prompts.astype(np.int32), args.new,
+                                                mesh, watch), watch)
+  first, *others = itertools.islice(run, args.repeats + 1)
+  seconds = float(np.median([each['seconds'] for each in others]))
+  split = {part.removeprefix('time/'): float(np.median([each['split'][part] for each in others]))
+           for part in first['split']}
   return {'answers': args.answers, 'seconds': seconds,
-          'produced tokens/s': metrics['tokens/produced'] / seconds,
-          **{part.removeprefix('time/'): value for part, value in split.items()}, 'first, s': took[0],
-          'logp_gap': metrics['logp_gap']}
+          'produced tokens/s': others[-1]['tokens'] / seconds, **split, 'first, s': first['seconds'],
+          'logp_gap': others[-1]['logp_gap']}
 
 
 def draw(rows, file):

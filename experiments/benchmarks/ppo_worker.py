@@ -84,9 +84,13 @@ def iterations(settings):
   config = settings_of(settings['rate'], **{
     key: settings[key] for key in ('batch_size', 'minibatches', 'passes')})
   config.ppo.widths, config.microbatches = tuple(settings['widths']), settings['microbatches']
-  state, source, update, frozen = program(
+  yield from measured(*program(
     [config], *read(settings, mesh), np.load(settings['prompts']), settings['answer_width'], mesh,
-    watch)
+    watch), watch)
+
+
+def measured(state, source, update, frozen, watch):
+  """What each iteration of a `program` of one run took."""
   i = 0
   while True:
     began = time.perf_counter()

@@ -160,10 +160,10 @@ def gaps(runs):
       slope[count] = interval(np.polyfit(np.log(list(sized)), np.stack(list(sized.values())), 1)[0])
   def grown(gap):
     """(Interval over seeds of the growth of gap(run), the share of cells' seeds it is above 0 in)."""
-    def grew(runs):
+    def of_seeds(runs):
       return by_seed(lambda r: growth(gap(r)), runs)
-    in_cells = np.concatenate([grew(mine) for mine in cells(runs).values()])
-    return interval(grew(runs)), float(np.mean(in_cells > 0))
+    in_cells = np.concatenate([of_seeds(mine) for mine in cells(runs).values()])
+    return interval(of_seeds(runs)), float(np.mean(in_cells > 0))
   grew, grew_in = grown(lambda r: r.gap)
   standard, standard_in = grown(lambda r: r.standard_gap)
   return {'kl': kl, 'at_kl': {key: interval(gap_S) for key, gap_S in at.items()}, 'slopes': slope,

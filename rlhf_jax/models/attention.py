@@ -5,6 +5,8 @@ from functools import partial, wraps
 import jax
 import jax.numpy as jnp
 
+from rlhf_jax.core import mesh as meshes
+
 _BLOCKS = 4             # of queries in a text
 _LEAST = 32             # queries in a block
 
@@ -21,6 +23,23 @@ def grouped(attend, keys_axis):
     mixed = jax.vmap(lambda q: attend(q, k, v, *seen), in_axes=-2, out_axes=-2)(split)
     return mixed.reshape(q.shape)
   return shared
+
+
+def on_mesh(mesh, local):
+  """local(q_BTHK, k_BTGK, v_BTGK, *texts_BT) -> BTHK with each device of `mesh` computing its own rows
+  and heads; rows or heads that do not divide over it are computed whole by all."""
+  def attend(q_BTHK, k_BTGK, v_BTGK, *texts):
+    heads = meshes.cut(mesh, k_BTGK.shape, ('rows', 'kv', 'heads', 'kv'))
+    text = meshes.cut(mesh, texts[0].shape, ('rows', 'kv'))
+    return jax.shard_map(local, mesh=mesh, check_vma=False, out_specs=heads,
+                         in_specs=(heads,) * 3 + (text,) * len(texts))(q_BTHK, k_BTGK, v_BTGK, *texts)
+  return attend
+
+
+def filled(x_BT, multiple):
+  """x_BT, also of more axes, with columns of 0 up to a multiple: they stand after all that are kept."""
+  room = -x_BT.shape[1] % multiple
+  return jnp.pad(x_BT, [(0, room if axis == 1 else 0) for axis in range(x_BT.ndim)])
 
 
 @partial(grouped, keys_axis=2)

@@ -6,7 +6,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.core import mesh as meshes
 from rlhf_jax.models import attention as plain
 
 _TYPES = jnp.bfloat16, jnp.float16          # what the kernel takes: of these types,
@@ -16,34 +15,28 @@ _PIECES = 16                                # of a past: 24 heads of one row on 
 
 
 def attention(mesh, implementation='cudnn'):
-  """A function as `models.attention.attention`, each device of `mesh` computing its own rows and heads;
-  rows or heads that do not divide over it are computed whole by all. What the kernel does not take
-  (float32, heads of more than 128) is computed in plain JAX. JAX cannot `vmap` it: see
-  `run.build.check_vary`.
+  """A function as `models.attention.attention`, on the mesh as of `models.attention.on_mesh`. What the
+  kernel does not take (float32, heads of more than 128) is computed in plain JAX. JAX cannot `vmap` it:
+  see `run.build.check_vary`.
 
   implementation: of `jax.nn.dot_product_attention`, 'xla' where there is no such GPU.
   """
+  local = plain.on_mesh(mesh, partial(_local, implementation))
+
   def attend(q_BTHK, k_BTGK, v_BTGK, group_BT, branch_BT=None):
     size = q_BTHK.shape[-1]
     if q_BTHK.dtype not in _TYPES or size > _LARGEST or size % _MULTIPLE:
       return plain.attention(q_BTHK, k_BTGK, v_BTGK, group_BT, branch_BT)
-    heads = meshes.cut(mesh, k_BTGK.shape, ('rows', 'kv', 'heads', 'kv'))
-    text = meshes.cut(mesh, group_BT.shape, ('rows', 'kv'))
     texts = [group_BT] if branch_BT is None else [group_BT, branch_BT]
-    local = jax.shard_map(partial(_local, implementation), mesh=mesh, check_vma=False,
-                          in_specs=(heads,) * 3 + (text,) * len(texts), out_specs=heads)
     return local(q_BTHK, k_BTGK, v_BTGK, *texts)
   return attend
 
 
 def _local(implementation, q_BTHK, k_BTGK, v_BTGK, *texts):
-  """One device's rows and heads; what columns are filled up with stands after every query kept."""
+  """One device's rows and heads."""
   time = q_BTHK.shape[1]
-  room = -time % _COLUMNS
-  q_BTHK, k_BTGK, v_BTGK, *texts = (
-    jnp.pad(x, [(0, room if axis == 1 else 0) for axis in range(x.ndim)])
-    for x in (q_BTHK, k_BTGK, v_BTGK, *texts))
-  related_BTS = plain.related(0, time + room, *texts)   # the kernel skips keys that come after
+  q_BTHK, k_BTGK, v_BTGK, *texts = (plain.filled(x, _COLUMNS) for x in (q_BTHK, k_BTGK, v_BTGK, *texts))
+  related_BTS = plain.related(0, q_BTHK.shape[1], *texts)   # the kernel skips keys that come after
   return jax.nn.dot_product_attention(q_BTHK, k_BTGK, v_BTGK, mask=related_BTS[:, None], is_causal=True,
                                       implementation=implementation)[:, :time]
 

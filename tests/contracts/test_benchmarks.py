@@ -1,4 +1,7 @@
 """What the benchmarks divide by, by hand: FLOP of a training step, bytes of a step of generation."""
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.benchmarks import ladder, limits
@@ -24,3 +27,17 @@ def test_bytes_of_a_step_of_generation():
   assert cache == 2 * 5 * 70 * 2 * 3 * 32
   gated = sizes.config('llama', layers=2, width=64, heads=2, vocab_size=100, context=32, mlp_ratio=2)
   assert limits.decode_bytes(gated, 1, 0, size=1) == (2 * (4 * 64 * 64 + 3 * 64 * 128) + 100 * 64, 0)
+
+
+def test_no_product_of_the_measured_rate_can_be_left_out():
+  """Each one reads a number of the one before: as many times as asked, in this order."""
+  rng = np.random.default_rng(0)
+  x, *weights = rng.normal(size=(4, 3, 3))
+  expected = x.copy()
+  for w in weights * 5:
+    made = expected @ w
+    expected[0, 0] = made[0, 0]
+  got, products = jax.jit(limits.in_turn, static_argnums=0)(
+    'float32', *jax.tree.map(jnp.float32, (x, weights)), 5)
+  np.testing.assert_allclose(got, expected, rtol=1e-3)
+  np.testing.assert_allclose(products[-1], made, rtol=1e-3, atol=1e-4)
