@@ -73,7 +73,8 @@ def read(settings, mesh):
   """(policy, judge) of the folders."""
   def one(folder, wrap):
     size, params = huggingface.load(folder)
-    model = transformer.decoder(dataclasses.replace(size, dtype=settings['dtype']))
+    model = transformer.decoder(dataclasses.replace(size, dtype=settings['dtype'],
+                                                    activation_dtype='float32'))  # as build.model
     return role(wrap(model), params, mesh)
   return one(settings['policy'], lambda model: model), one(settings['reward'], heads.scalar)
 

@@ -78,51 +78,62 @@ def _add_row(x_ND, params, position_N):
 
 @jax.custom_vjp
 def product(x_ND, weight_DF):
-  """x @ weight, added up in float32, in the type of x. Written out for its backward pass, whose
-  products then take bfloat16 too and not float32 copies of it: twice as fast on a CPU that has them."""
-  return _dot(x_ND, weight_DF)
+  """x @ weight of numbers of the weight's type, added up in float32, in the type of x. Written out for
+  its backward pass, whose products then take bfloat16 too and not float32 copies of it: twice as fast
+  on a CPU that has them."""
+  return _forward(x_ND, weight_DF)[0]
 
 
 def _forward(x_ND, weight_DF):
-  return _dot(x_ND, weight_DF), (x_ND, weight_DF)
+  rounded_ND = x_ND.astype(weight_DF.dtype)
+  return _dot(rounded_ND, weight_DF, x_ND.dtype), (rounded_ND, weight_DF)
 
 
 def _backward(kept, grad_NF):
   x_ND, weight_DF = kept
-  grad_DF = jax.lax.platform_dependent(x_ND, grad_NF, cpu=_outer_on_cpu, default=_outer)
-  return _dot(grad_NF, weight_DF.T), grad_DF
+  rounded_NF = grad_NF.astype(weight_DF.dtype)
+  grad_DF = jax.lax.platform_dependent(x_ND, rounded_NF, cpu=_outer_on_cpu, default=_outer)
+  return _dot(rounded_NF, weight_DF, grad_NF.dtype, across=1), grad_DF
 
 
 product.defvjp(_forward, _backward)
 
 
-def _dot(a, b):
-  return jax.lax.platform_dependent(a, b, cpu=_wide, cuda=_dot_on_gpu, default=_narrow)
+def _dot(a, b, dtype, across=0):
+  """a @ b in `dtype`, or a @ b^T where the sum goes across axis 1 of b: XLA's CPU backend would compute
+  with float32 copies of bfloat16 if b were turned."""
+  return jax.lax.platform_dependent(
+    a, b, **{name: partial(dot, dtype=dtype, across=across) for name, dot in
+             (('cpu', _wide), ('cuda', _dot_on_gpu), ('default', _narrow))})
 
 
-def _wide(a, b):
-  return jax.lax.dot(a, b, preferred_element_type=jnp.float32).astype(a.dtype)
+def _sum(a, b, across, dtype):
+  return jax.lax.dot_general(a, b, (((1,), (across,)), ((), ())), preferred_element_type=dtype)
 
 
-def _narrow(a, b):
+def _wide(a, b, dtype, across=0):
+  return _sum(a, b, across, jnp.float32).astype(dtype)
+
+
+def _narrow(a, b, dtype, across=0):
   """Accelerators add up in float32 whatever they write, and need not write float32. Only where a sum is
   cut over 'tensor' are its parts rounded before they meet."""
-  return jax.lax.dot(a, b, preferred_element_type=a.dtype)
+  return _sum(a, b, across, dtype)
 
 
-def _dot_on_gpu(a, b):
+def _dot_on_gpu(a, b, dtype, across=0):
   """The same, of at least 16 rows, one tile of the matrix units: XLA leaves them aside for fewer, and
   then reads weights at half the speed. Rows are those of all devices together."""
   rows = a.shape[0]
   if rows >= _GPU_ROWS:
-    return _narrow(a, b)
+    return _narrow(a, b, dtype, across)
   a = jax.lax.optimization_barrier(jnp.pad(a, ((0, _GPU_ROWS - rows), (0, 0))))
-  return jax.lax.optimization_barrier(_narrow(a, b))[:rows]
+  return jax.lax.optimization_barrier(_narrow(a, b, dtype, across))[:rows]
 
 
 def _outer(a_ND, b_NF):
   """a^T @ b, a gradient: rows are cut over devices, whose sums meet in float32."""
-  return _wide(a_ND.T, b_NF)
+  return _wide(a_ND.T, b_NF, a_ND.dtype)
 
 
 def _outer_on_cpu(a_ND, b_NF):
@@ -130,7 +141,8 @@ def _outer_on_cpu(a_ND, b_NF):
   and the columns of the second, and would take a slow one instead of turning either."""
   if a_ND.shape[1] > b_NF.shape[1]:
     return _outer_on_cpu(b_NF, a_ND).T
-  return _wide(jax.lax.optimization_barrier(a_ND.T), b_NF)
+  turned_DN = jnp.flip(jnp.flip(a_ND, 1).T, 0)
+  return _wide(turned_DN, b_NF, a_ND.dtype)
 
 
 def _plain(activation, y_ND, layer):

@@ -17,8 +17,9 @@ CHOICES = {'positions': ('rotary', 'learned'), 'norm': ('rms', 'layer'),
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-  """Sizes and choices of one decoder. dtype: of the computation; param_dtype: of what is stored.
-  unroll: the layer loop written out (faster on CPU, longer to compile)."""
+  """Sizes and choices of one decoder. dtype: of what is multiplied by weights; activation_dtype: of all
+  between those products; param_dtype: of what is stored. unroll: the layer loop written out (faster on
+  CPU, longer to compile)."""
   name: str
   layers: int
   width: int
@@ -29,6 +30,7 @@ class TransformerConfig:
   rope_base: float = 10000.0
   tie_embeddings: bool = True
   dtype: str = 'float32'
+  activation_dtype: str | None = None   # None: as dtype
   param_dtype: str = 'float32'
   remat: bool | str = False             # True: of each layer its input is kept; 'dots': products too
   unroll: bool = True
@@ -62,6 +64,11 @@ class TransformerConfig:
       raise ValueError(f'model {self.name}: width {width} over {self.heads} heads with a share of '
                        f'{self.rope_share} has a rotary dimension of {self.rope_size}: rotary '
                        'positions need pairs')
+
+  @property
+  def between(self):
+    """The type of all between the products of weights."""
+    return self.activation_dtype or self.dtype
 
   @property
   def head_size(self):

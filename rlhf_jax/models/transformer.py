@@ -44,7 +44,7 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
   def block(x_ND, layer, attend):
     """One layer on the rows of all tokens (flat: XLA's products of rank 3 cost 1.5 times as much
     on CPU); attend(q_NHK, k_NGK, v_NGK) -> NHK mixes columns."""
-    layer = jax.tree.map(lambda w: w.astype(x_ND.dtype), layer)
+    layer = jax.tree.map(lambda w: w.astype(config.dtype), layer)
     def mix(x_ND):
       y_ND = norm(x_ND, layer, 'attention_norm')
       q, k, v = (biased(heads(y_ND, layer[name]), layer, name) for name in ('query', 'key', 'value'))
@@ -59,7 +59,7 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
     """x_ND of all tokens; padding reads row 0 of the table, whatever id it holds."""
     ids_N = jnp.where(valid_BT > 0, tokens_BT, 0).reshape(-1)
     table_VD = pin(params['embed'], 'vocab', 'embed')
-    x_ND = jnp.take(table_VD, ids_N, axis=0, mode='clip').astype(config.dtype)
+    x_ND = jnp.take(table_VD, ids_N, axis=0, mode='clip').astype(config.between)
     return pin(place(x_ND, params, position_BT.reshape(-1)), 'rows', 'embed')
 
   def read(params, tokens_BT, valid_BT, segment_BT, branch_BT=None, keep=False):
@@ -137,8 +137,9 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
 
   def unembed(params, hidden_ND):
     table_VD = params['embed'] if config.tie_embeddings else params['unembed']
-    table_VD = pin(table_VD.astype(hidden_ND.dtype), 'vocab', 'embed')
-    return pin(jnp.einsum('nd,vd->nv', hidden_ND, table_VD, preferred_element_type=jnp.float32),
+    table_VD = pin(table_VD.astype(config.dtype), 'vocab', 'embed')
+    return pin(jnp.einsum('nd,vd->nv', hidden_ND.astype(config.dtype), table_VD,
+                          preferred_element_type=jnp.float32),
                'rows', 'vocab')
 
   return Model(_spec(config), apply, unembed, prefill, decode, ready, widen)

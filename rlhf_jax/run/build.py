@@ -1,4 +1,5 @@
 """From checked configs to compiled, sharded functions. The inner layers never see a config."""
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
@@ -63,15 +64,18 @@ def size(config, vocab_size):
 
 def model(config, vocab_size, mesh=None, platform=None):
   """The Model of `config.model`, its arrays kept to the rules of `mesh` if there is one, its attention
-  the best there is on `platform`: 'cpu', 'gpu', 'cuda', 'tpu', default where this process computes."""
-  sized = size(config, vocab_size)
+  the best there is on `platform`: 'cpu', 'gpu', 'cuda', 'tpu', default where this process computes.
+  On CPU only products are in bfloat16, and all between them in float32: XLA emulates the rest."""
+  sized, here = size(config, vocab_size), jax.default_backend()
+  platform = platform or here
+  if platform == 'cpu':
+    sized = dataclasses.replace(sized, activation_dtype='float32')
   if mesh is None:
     return transformer.decoder(sized)
-  here = jax.default_backend()
   attend, attend_past = attention.attention, attention.attend_cache
-  if (platform or here) == 'tpu':
+  if platform == 'tpu':
     attend = splash.attention(mesh)
-  elif (platform or here) in ('gpu', 'cuda'):
+  elif platform in ('gpu', 'cuda'):
     attend_past = gpu.attend_cache
     if here == 'gpu' and 'cuda' in jax.devices()[0].client.platform_version:
       attend = gpu.attention(mesh)                           # cannot be lowered without such a GPU

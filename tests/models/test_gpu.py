@@ -1,5 +1,6 @@
 """What NVIDIA GPUs take instead, against plain JAX. Without one XLA stands in for cuDNN; with one:
 JAX_PLATFORMS=cuda python -m pytest tests/models/test_gpu.py"""
+import functools
 import re
 
 import jax
@@ -85,8 +86,9 @@ def test_a_product_of_few_rows_is_that_of_more(rows):
   """Also of several runs at once."""
   rng = np.random.default_rng(2)
   a, b = (jnp.array(rng.normal(size=shape), jnp.float32) for shape in ((2, rows, 5), (2, 5, 4)))
-  made = jax.jit(jax.vmap(parts._dot_on_gpu))(a, b)
-  np.testing.assert_allclose(made, a @ b, rtol=1e-5, atol=1e-6)
+  for across, other in ((0, b), (1, b.swapaxes(1, 2))):
+    dot = functools.partial(parts._dot_on_gpu, dtype=jnp.float32, across=across)
+    np.testing.assert_allclose(jax.jit(jax.vmap(dot))(a, other), a @ b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('platform, written', [('cpu', 'f32'), ('cuda', 'bf16'), ('tpu', 'bf16')])

@@ -156,11 +156,31 @@ def test_products_and_their_gradients(inner, columns):
     for a, b in zip(made, (x_ND @ weight_DF, grad_NF @ weight_DF.T, x_ND.T @ grad_NF), strict=True):
       assert a.dtype == dtype
       np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=tolerance, atol=3 * tolerance)
-  # Products take bfloat16 numbers, not float32 copies of them, and are asked for sums in float32.
-  products = re.findall(r'dot_general.*?: \((\S+), (\S+)\) -> (\S+)',
+
+
+def test_products_of_float32_numbers_and_bfloat16_weights():
+  """Rounded once; sums and what comes out are float32; gradients of weights are of their type."""
+  rng = np.random.default_rng(3)
+  x_ND, weight_DF, grad_NF = (jnp.array(rng.normal(size=s), jnp.float32)
+                              for s in ((7, 300), (300, 4), (7, 4)))
+  def outcome(x_ND, weight_DF):
+    value, pull = jax.vjp(parts.product, x_ND, weight_DF)
+    return value, *pull(grad_NF)
+  arrays = x_ND, weight_DF.astype(jnp.bfloat16)
+  rounded = [np.asarray(a.astype(jnp.bfloat16), np.float64) for a in (x_ND, weight_DF, grad_NF)]
+  x, weight, grad = rounded
+  made = jax.jit(outcome)(*arrays)
+  for a, b, dtype, tolerance in zip(made, (x @ weight, grad @ weight.T, x.T @ grad),
+                                    ('float32', 'float32', 'bfloat16'), (1e-5, 1e-5, 2**-8),
+                                    strict=True):
+    assert a.dtype == dtype
+    np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=tolerance, atol=tolerance)
+  # Products take bfloat16 numbers and write float32. XLA's CPU backend would multiply float32 copies of
+  # weights that are turned: the axis that sums go across is named instead.
+  products = re.findall(r'dot_general.*?dims = \[1\] x \[(.)\].*?: \((\S+), (\S+)\) -> (\S+)',
                         jax.jit(outcome).lower(*arrays).as_text())
-  assert len(products) == 3
-  assert all('bf16' in a and 'bf16' in b and 'f32' in out for a, b, out in products)
+  assert sorted(axis for axis, *_ in products) == ['0', '0', '1']
+  assert all('bf16' in a and 'bf16' in b and 'f32' in out for _, a, b, out in products)
 
 
 def test_bfloat16_computes_in_bfloat16_and_stays_close(tiny, text):
@@ -172,6 +192,18 @@ def test_bfloat16_computes_in_bfloat16_and_stays_close(tiny, text):
   error_BTD = (hidden_BTD.astype(jnp.float32) - exact_BTD)[valid_BT > 0]
   assert 1e-4 < np.abs(error_BTD).mean() < 0.05       # 8 bits: about 0.4% of values near 1.5
   assert model.unembed(tiny.params, hidden_BTD[0]).dtype == jnp.float32
+  # Nearer where products alone are in bfloat16, and decoding then keeps its past in float32.
+  mixed = transformer.decoder(dataclasses.replace(tiny.config, dtype='bfloat16',
+                                                  activation_dtype='float32'))
+  mixed_BTD = jax.jit(mixed.apply)(tiny.params, tokens_BT, valid_BT)
+  assert mixed_BTD.dtype == jnp.float32
+  nearer_BTD = (mixed_BTD - exact_BTD)[valid_BT > 0]
+  assert 1e-4 < np.abs(nearer_BTD).mean() < 0.8 * np.abs(error_BTD).mean()
+  hidden_BPD, cache = mixed.prefill(tiny.params, tokens_BT[:, :-1], valid_BT[:, :-1], 1)
+  assert {hidden_BPD.dtype, cache.keys[0].dtype} == {jnp.dtype('float32')}
+  last_BD, _ = mixed.decode(mixed.ready(tiny.params), tokens_BT[:, -1], cache)
+  real_B = valid_BT[:, -1] > 0
+  np.testing.assert_allclose(last_BD[real_B], mixed_BTD[real_B, -1], atol=0.02)
 
 
 def test_initial_sizes():
