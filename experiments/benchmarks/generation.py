@@ -1,6 +1,7 @@
 """Generation against `transformers` generate and Tunix's sampler, on the same weights and prompts.
 
-  python -m experiments.benchmarks.generation --workdir=runs/generation [--cases fixed-32] [--repeats=5]
+  python -m experiments.benchmarks.generation --workdir=runs/generation \
+    [--cases fixed-32] [--dtype bfloat16] [--repeats 5]
 
 Cases: fixed-B, a batch of B prompts of 64 tokens and 128 new ones each, the end token forbidden; queue,
 512 prompts whose answers end with probability 1/32 at every token, 128 at most. All settings of a peer
@@ -17,6 +18,7 @@ cache (prompt and half of the answer) over that bandwidth. A step of ours: secon
 those of the prefill, which is measured alone, by the number of new tokens.
 """
 import argparse
+import dataclasses
 import functools
 import json
 import pathlib
@@ -49,16 +51,18 @@ def main():
   parser.add_argument('--peers', nargs='+', default=('torch', 'tunix'), choices=('torch', 'tunix'))
   parser.add_argument('--settings', nargs='+', help='of the peers, default: all of them')
   parser.add_argument('--repeats', type=int, default=5)
+  parser.add_argument('--dtype', default='float32', choices=PRECISIONS, help='of our products')
   args = parser.parse_args()
   folder, file = weights(args.workdir / 'weights'), args.workdir / 'generation.json'
   results = json.loads(file.read_text()) if file.exists() else {'machine': contest.machine()}
   for case in args.cases:
     for name in args.peers if case != 'mixed' else ['equal']:
-      result = results.setdefault(f'{case}, {name}', {'rounds': {}, 'scouted': {}, 'thrown': 0})
+      result = results.setdefault(f'{case}, {name}, {args.dtype}',
+                                  {'rounds': {}, 'scouted': {}, 'thrown': 0})
       (mixed if case == 'mixed' else measure)(result, case, name, folder, args)
       file.write_text(json.dumps(results, indent=1))
-    if case.startswith('fixed') and 'step' not in (floor := results.setdefault(case, {})):
-      floor |= {'step': roofline(int(case.removeprefix('fixed-')))}
+    if case.startswith('fixed') and args.dtype not in (floor := results.setdefault(case, {})):
+      floor |= {args.dtype: roofline(int(case.removeprefix('fixed-')), args.dtype)}
       file.write_text(json.dumps(results, indent=1))
   print(tables.text_table(table(results)))
   draw(results, args.workdir / 'generation.png')
@@ -76,19 +80,19 @@ def candidates(case, name):
           for variant, precision in variants for batch in batches}
 
 
-def work(case, folder):
+def work(case, folder, dtype):
   """What every contender is told; the prompts lie in a file."""
   count = {'queue': QUEUE, 'mixed': 16 * SLOTS}.get(case) or int(case.removeprefix('fixed-'))
   file = folder.parent / f'prompts-{count}.npy'
   np.save(file, np.random.default_rng(0).integers(300, 8000, (count, WIDTH)))
-  return {'folder': str(folder), 'prompts': str(file), 'new': NEW, 'end': END, 'seed': 0,
-          'hazard': 0 if case.startswith('fixed') else 1 / MEAN,
+  return {'folder': str(folder), 'dtype': dtype, 'prompts': str(file), 'new': NEW, 'end': END,
+          'seed': 0, 'hazard': 0 if case.startswith('fixed') else 1 / MEAN,
           'slots': None if case.startswith('fixed') else SLOTS}
 
 
 def measure(result, case, name, folder, args):
   """Adds the rounds of one case against one peer to `result`."""
-  told = work(case, folder)
+  told = work(case, folder, args.dtype)
   options = {setting: each for setting, each in candidates(case, name).items()
              if args.settings is None or setting in args.settings}
   mine = contest.ours('ours', 'generation', told)
@@ -96,7 +100,7 @@ def measure(result, case, name, folder, args):
   for setting, each in options.items():
     worker = contest.peer(setting, name, f'{name}_generate.py', told | each)
     apart = np.abs(np.array(worker.facts['logits']) - np.array(first)).max()
-    if apart > PRECISIONS[each['dtype']]:
+    if apart > max(PRECISIONS[dtype] for dtype in (each['dtype'], args.dtype)):
       raise ValueError(f'{name} {setting}: its logits lie {apart:.2g} from ours')
     if len(options) > 1:
       worker.run()                                                              # compiles
@@ -110,7 +114,7 @@ def measure(result, case, name, folder, args):
 
 def mixed(result, case, name, folder, args):
   """The cost of mixed lengths: `ours` are all equal, so that the ratio is that of their speeds."""
-  told = work(case, folder)
+  told = work(case, folder, args.dtype)
   compare(result, contest.ours('ours', 'generation', told | {'hazard': 0, 'new': MEAN}),
           contest.ours('mixed lengths', 'generation', told), case, args.repeats)
 
@@ -142,7 +146,8 @@ def weights(folder):
 def serve(settings):
   """Our side, a process of its own."""
   config, params = huggingface.load(settings['folder'])
-  plain = transformer.decoder(config)
+  plain = transformer.decoder(dataclasses.replace(config, dtype=settings['dtype'],
+                                                  activation_dtype='float32'))    # as build.model
   model = plain._replace(unembed=functools.partial(unembed, plain, settings['hazard']))
   params = jax.device_put(params)
   prompt = jnp.array(np.load(settings['prompts']), jnp.int32)
@@ -179,11 +184,12 @@ def unembed(model, hazard, params, hidden_ND):
 
 # --------------------------------------------------------------------------------------------- results
 
-def roofline(batch):
+def roofline(batch, dtype):
   """The least seconds of one step, see above."""
   config, speed = sizes.config(**SIZE), limits.bandwidth()
   _, cache = limits.decode_bytes(config, batch, WIDTH + (NEW + 1) / 2)
-  return cache / speed + sum(max(limits.seconds_of([p]), 4 * p.weights / speed)
+  size = jnp.dtype(dtype).itemsize
+  return cache / speed + sum(max(limits.seconds_of([p], dtype), size * p.weights / speed)
                              for p in limits.step_products(config, batch))
 
 
@@ -193,15 +199,16 @@ def table(results):
   for key, result in results.items():
     if 'rounds' not in result:
       continue
-    (case, name), other = key.split(', '), result['against']
+    (case, name, dtype), other = key.split(', '), result['against']
     said = {n: result['rounds'][n] for n in ('ours', other)}
     speed = {n: float(np.median([r['tokens'] / r['seconds'] for r in each]))
              for n, each in said.items()}
     ratio = contest.ratio(said, 'ours', other, contest.per_second())
-    row = {'case': case, 'peer': f'{name} {other}', 'ours, tokens/s': round(speed['ours']),
-           'peer, tokens/s': round(speed[other]), 'ratio': ratio.median, 'lowest': ratio.low,
-           'highest': ratio.high, 'rounds': len(said[other])}
-    if floor := results.get(case, {}).get('step'):
+    row = {'case': case, 'ours': dtype, 'peer': f'{name} {other}',
+           'ours, tokens/s': round(speed['ours']), 'peer, tokens/s': round(speed[other]),
+           'ratio': ratio.median, 'lowest': ratio.low, 'highest': ratio.high,
+           'rounds': len(said[other])}
+    if floor := results.get(case, {}).get(dtype):
       step = float(np.median([(r['seconds'] - r['prefill']) / NEW for r in said['ours']]))
       row |= {'step, ms': 1e3 * step, 'of the roofline': floor / step}
     rows.append(row)
@@ -213,9 +220,9 @@ def draw(results, file):
   speed = {}
   for key, result in results.items():
     if key.startswith('fixed') and 'rounds' in result:
-      case, name = key.split(', ')
+      case, name, dtype = key.split(', ')
       for n, said in result['rounds'].items():
-        points = speed.setdefault('ours' if n == 'ours' else name, {})
+        points = speed.setdefault(f'ours, {dtype}' if n == 'ours' else name, {})
         points[int(case.removeprefix('fixed-'))] = np.median([r['tokens'] / r['seconds'] for r in said])
   if not speed:
     return
