@@ -101,21 +101,21 @@ def ppo():
   value_head: that of the preference model comes with its body, as in Stiennon et al. 2020. From zero it
   learns next to nothing within 10^4 samples at our rate: values explained 1% of the variance of returns
   instead of 80%, and two seeds of five ended far below what they reach this way (docs/results.md).
-  max_update_kl: nats per token, 0 for no limit. k3 at the edges of the clip range, ratios of 0.8 and
-  1.2, is 0.02 (clip^2 / 2): above it the average token has moved as far as clipping means to allow.
-  Measured on the oracle world: 0.0002, 0.0017 and 0.016 at most at 1, 3 and 9 times our learning
-  rate, all of which learn; at 27 times it is passed in update 8.
+  max_update_kl: nats per token that one update may move the policy, as `algorithms.ppo.whole_update`
+  reads it from its parts; 0 for no limit. Measured on the oracle world: 0.0016, 0.014 and 0.13 at most
+  at 1, 3 and 9 times our learning rate, all of which learn; at 27 times 0.16 is passed in update 8.
   """
   return ConfigDict({
     'samples': 10_240, 'batch_size': 128, 'passes': 1, 'minibatches': 2, 'prompts': 10_240,
     'helpful_share': None,      # of the training prompts; None: as the data are; Bai et al. section 4.4
     'generated': '',            # prompts.jsonl of experiments.generate_prompts, beside them
     'answer_width': None, 'widths': (), 'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'),
-    'kl_target': 0.0, 'kl_horizon': laptop('ppo.kl_horizon'), 'kl_stop': 0.0, 'clip': 0.2,
+    'kl_target': 0.0, 'kl_horizon': laptop('ppo.kl_horizon'), 'kl_least': 0.0, 'kl_stop': 0.0,
+    'clip': 0.2,
     'value_clip': 0.2, 'value_coef': 0.5, 'entropy_coef': 0.0, 'pretrain_coef': 0.0, 'discount': 1.0,
     'lam': 0.95, 'whiten': True, 'whiten_rewards': False, 'normalise': 'none', 'no_end_score': None,
     'no_end_penalty': 0.0, 'value_init': 'preference_model', 'value_head': 'copied',
-    'max_update_kl': 0.02})
+    'max_update_kl': 0.16})
 
 
 STUDIES = {                # passes, cap of an answer in tokens, warm-up and halving in samples

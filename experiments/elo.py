@@ -23,7 +23,10 @@ from rlhf_jax.run.train import Clock, finish
 def run(config, workdir):
   """The scores by each judge, their table and figure."""
   mesh, world, clock = build.mesh(config), worlds.make(config.data), Clock()
-  names = config.policies.split(',')
+  names = [name.strip() for name in config.policies.split(',') if name.strip()]
+  if len(names) < 2:
+    raise ValueError(f'config.policies={config.policies}: Elo compares two policies or more, a comma '
+                     'between')
   policies = [build.policy(name, mesh) for name in names]
   judge, score = build.judge(config.preference_model, mesh)
   for name, policy in zip(names, policies, strict=True):
@@ -42,11 +45,11 @@ def run(config, workdir):
     score_NP.append(sample.scores(score, judge.params, prompts, made, mesh)[:, 0])
     if world.reward:
       reward_NP.append(sample.true_rewards(world.reward(tokenizer), prompts, made)[:, 0])
-  wins = {'preference model': elo.win_counts(score_NP)}
+  made = {'preference model': elo.from_answers(score_NP, config.anchor)}
   if world.reward:
     rng = np.random.default_rng([config.seed, 30])
-    wins['simulated worker'] = elo.win_counts(reward_NP, config.data.beta, rng)
-  fits = {by: elo.fit(wins_NN, config.anchor) for by, wins_NN in wins.items()}
+    made['simulated worker'] = elo.from_answers(reward_NP, config.anchor, config.data.beta, rng)
+  fits = {by: (elo_N, stderr_N) for by, (elo_N, stderr_N, _) in made.items()}
   mean_N = np.mean(score_NP, axis=1)
   columns = {'policy': names, 'mean score': mean_N,
              'Elo of the mean': elo.from_score(mean_N - mean_N[config.anchor])}
@@ -58,8 +61,9 @@ def run(config, workdir):
   print(tables.text_table(rows))
   report.write(f'{workdir}/report.html', report.html('Elo', workdir, [report.Section(
     'Scores', figures=[(figures.elo(names, fits), f'Elo relative to {names[config.anchor]}, with 95% '
-                        f'intervals; {len(prompts.group_N)} prompts.')], table=rows)]))
-  summary = {'policies': rows, 'wins': wins, 'wall_seconds': clock()}
+                        f'intervals over {len(prompts.group_N)} prompts, drawn again.')], table=rows)]))
+  summary = {'policies': rows, 'wins': {by: wins_NN for by, (_, _, wins_NN) in made.items()},
+             'wall_seconds': clock()}
   finish(workdir, summary, f'{len(names)} policies on {len(prompts.group_N)} prompts ({clock():.0f} s)')
   return summary
 

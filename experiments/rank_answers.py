@@ -29,7 +29,7 @@ def run(config, workdir):
     raise FileNotFoundError(f'no folder of answers: name one in {sources.DATA_VARIABLE} or '
                             'config.data_dir')
   mesh = build.mesh(config, config.batch_size)
-  names = config.policies.split(',')
+  names = [name.strip() for name in config.policies.split(',') if name.strip()]
   policies = [build.policy(name, mesh) for name in names]
   found = {name: comparison_sets.load(name, folder, config.on_error) for name in config.sets}
   if not any(pairs is not None for pairs in found.values()):

@@ -41,7 +41,9 @@ def run(path, name, workdir, overrides=()):
   for _, _, config in todo:
     for key, value in overrides:
       configs.override(config, key, value)
+    configs.check_ranges(config)
   folders = [str(pathlib.Path(workdir) / rundir.config_hash(configs.to_dict(c))) for _, _, c in todo]
+  check_folder(workdir, folders)
   for group in dict.fromkeys(group for group, _, _ in todo):
     mine = [i for i, point in enumerate(todo) if point[0] == group
             and not rundir.is_done(folders[i])]
@@ -50,9 +52,18 @@ def run(path, name, workdir, overrides=()):
       if not hasattr(main, 'run_group') and len(mine) > 1:
         raise ValueError(f'{main.__name__} runs one point at a time: leave out group={group!r}')
       chosen = [todo[i][2] for i in mine], [folders[i] for i in mine]
-      (main.run_group(*chosen) if hasattr(main, 'run_group') else main.run(*(x[0] for x in chosen)))
+      with configs.naming(*chosen[0]):
+        (main.run_group(*chosen) if hasattr(main, 'run_group') else main.run(*(x[0] for x in chosen)))
   return [{**point, 'run': pathlib.Path(folder).name} | numbers(rundir.read_summary(folder))
           for (_, point, _), folder in zip(todo, folders, strict=True)]
+
+
+def check_folder(workdir, folders):
+  """Refuses a folder with runs of another sweep: one report could not be of both."""
+  others = {str(path.parent) for path in pathlib.Path(workdir).glob('*/config.json')} - set(folders)
+  if others:
+    raise FileExistsError(f'{min(others)} is a run of another sweep or of other settings: name another '
+                          '--workdir=, or move it elsewhere')
 
 
 def numbers(summary):

@@ -8,11 +8,10 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from rlhf_jax.analysis import figures, fits, report, tables
 from rlhf_jax.analysis.pm_study import parameters
-from rlhf_jax.analysis.seeds import interval, text
+from rlhf_jax.analysis.seeds import equal, interval, text
 from rlhf_jax.core import rundir
 
 
@@ -20,7 +19,8 @@ class Run(NamedTuple):
   """One policy's training: sizes of policy and judge, comparisons the judge was trained on, and
   columns over the evaluations. score: of the judge, tests: size -> scores of models of the other
   half, each less its mean on the test comparisons; spread: its standard deviation there, of the judge
-  and of each test model; true_reward None where it is not known."""
+  and of each test model; true_reward None where it is not known; gain_errors: what training gained, in
+  paired standard errors."""
   policy: str
   judge: str
   comparisons: int
@@ -100,20 +100,46 @@ def by_seed(value, runs):
   return np.array([np.mean([value(r) for r in runs if r.seed == seed]) for seed in seeds])
 
 
+def law(run):
+  """The numbers of the sqrt(KL) law over the early part of one run, None where points are too few."""
+  early = fits.early_part(run.score)
+  return fits.sqrt_kl_report(run.kl[early], run.score[early])
+
+
+def with_law(runs):
+  """[(Run, its law)] of the seeds all of whose runs have one: half a seed would undo the crossing."""
+  found = [(run, law(run)) for run in runs]
+  without = {run.seed for run, fit in found if fit['r2'] is None}
+  return [(run, fit) for run, fit in found if run.seed not in without]
+
+
 def cell(runs):
-  """One cell as a dictionary: the sqrt(KL) law on the mean of its runs' curves, the smallest gain
-  over its paired errors, and how the gap between judge and test model grew."""
+  """One cell as a dictionary: the sqrt(KL) law of its runs, each fitted alone (means over seeds, the
+  interval of the exponent, how many runs are nearer to a line in sqrt(KL) than in KL) and of their mean
+  curve; the smallest gain over its paired errors; how the gap between judge and test model grew."""
   kl, score = (np.mean([getattr(r, name) for r in runs], axis=0) for name in ('kl', 'score'))
-  early = fits.early_part(score)
-  law = fits.sqrt_kl_report(kl[early], score[early])
   row = {'seeds': len({r.seed for r in runs}), 'gain / error, least': min(r.gain_errors for r in runs),
-         'KL, end': kl[-1], **law}
+         'KL, end': kl[-1], **_laws(runs), 'mean curve': law(runs[0]._replace(kl=kl, score=score))}
   if runs[0].gap is not None:
     grew = interval(by_seed(lambda r: growth(r.gap), runs))
     row |= dict(zip(('gap grew', 'gap, low', 'gap, high'), grew, strict=True))
   if runs[0].true_reward is not None:
     row |= turning_point(runs)
   return row
+
+
+def _laws(runs):
+  kept = with_law(runs)
+  row = {'runs': len(runs), 'fitted': len(kept),
+         'nearer': sum(fit['r2'] > fit['r2_kl'] for _, fit in kept)}
+  if len({run.seed for run, _ in kept}) < 2:
+    return row
+  alone = {id(run): fit for run, fit in kept}
+  def of_seeds(name):
+    return by_seed(lambda run: alone[id(run)][name], [run for run, _ in kept])
+  row |= {name: float(of_seeds(name).mean()) for name in ('slope', 'r2', 'r2_kl')}
+  return row | dict(zip(('exponent', 'exponent_low', 'exponent_high'), interval(of_seeds('exponent')),
+                        strict=True))
 
 
 def growth(gap):
@@ -124,12 +150,25 @@ def growth(gap):
 
 def turning_point(runs):
   """Where hard optimisation stops to pay: KL at the highest true reward, that reward, and what is
-  lost from there to the end. A run that never turns has its peak at the end."""
+  lost from there to the end, see `lost`."""
   kl = interval(by_seed(lambda r: r.kl[np.argmax(r.true_reward)], runs))
-  lost = interval(by_seed(lambda r: r.true_reward.max() - r.true_reward[-1], runs))
+  after = interval(by_seed(lambda r: lost(r.true_reward), runs))
   return {'KL at peak': kl[0], 'KL, low': kl[1], 'KL, high': kl[2],
           'peak': float(np.mean([r.true_reward.max() for r in runs])),
-          'lost after': lost[0], 'lost, low': lost[1], 'lost, high': lost[2]}
+          'lost after': after[0], 'lost, low': after[1], 'lost, high': after[2]}
+
+
+def lost(reward):
+  """What is lost from a curve's peak to its end, on average 0 for one that only rises and levels off.
+
+  The highest of many noisy evaluations is too high. So the peak is looked for among every second
+  evaluation and read at the two beside it, which were not chosen for being high. NaN of fewer than 3.
+  """
+  seconds = np.arange(1, len(reward) - 1, 2)
+  if not len(seconds):
+    return float('nan')
+  at = seconds[np.argmax(reward[seconds])]
+  return float((reward[at - 1] + reward[at + 1]) / 2 - reward[-1])
 
 
 def at_kl(run, values, kl):
@@ -172,28 +211,28 @@ def gaps(runs):
 
 def slopes(runs, judge):
   """({policy: (mean, low, high)}, p): the slope of the score in sqrt(KL) over the early part, against
-  one size of judge, and the p of a one-way analysis of variance of seeds' slopes over policy sizes.
+  one size of judge, and the p of `seeds.equal` over policy sizes.
 
   Equal slopes are parallel lines (Bai et al. 2022, section 4.3: roughly so); a small p says that they
-  are not. p is None for a single size.
+  are not. Seeds count where all their runs have a law, for p those of all policies; p is None where
+  fewer than two policies or seeds are left, and a policy of fewer than two seeds is left out.
   """
-  found = {}
-  for run in runs:
-    early = fits.early_part(run.score)
-    if run.judge == judge and early.sum() > 2:
-      found.setdefault(run.policy, []).append(run)
-  def slope(run):
-    early = fits.early_part(run.score)
-    return fits.sqrt_kl(run.kl[early], run.score[early]).slope
-  found = {policy: by_seed(slope, mine) for policy, mine in found.items()}
-  p = float(stats.f_oneway(*found.values()).pvalue) if len(found) > 1 else None
-  return {policy: interval(values) for policy, values in found.items()}, p
+  slope, found = {}, {}
+  for run, fit in with_law([run for run in runs if run.judge == judge]):
+    slope.setdefault((run.policy, run.seed), []).append(fit['slope'])
+  for (policy, seed), values in slope.items():
+    found.setdefault(policy, {})[seed] = np.mean(values)
+  found = {policy: of for policy, of in found.items() if len(of) > 1}
+  seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
+  p = equal([[of[seed] for seed in seeds] for of in found.values()]) if (
+    len(found) > 1 and len(seeds) > 1) else None
+  return {policy: interval(list(of.values())) for policy, of in found.items()}, p
 
 
 # ----------------------------------------------------------------------------------------- report
 
 _CELL = ('policy', 'judge', 'comparisons')
-_LAW = ('seeds', 'gain / error, least', 'KL, end', 'slope', 'r2', 'r2_kl', 'exponent')
+_LAW = ('seeds', 'gain / error, least', 'KL, end', 'slope', 'r2', 'r2_kl', 'nearer to √KL', 'exponent')
 _TURN = ('gap grew', 'KL at peak', 'peak', 'lost after')
 _INTERVALS = {'exponent': ('exponent_low', 'exponent_high'), 'gap grew': ('gap, low', 'gap, high'),
               'KL at peak': ('KL, low', 'KL, high'), 'lost after': ('lost, low', 'lost, high')}
@@ -201,6 +240,7 @@ _INTERVALS = {'exponent': ('exponent_low', 'exponent_high'), 'gap grew': ('gap, 
 
 def _shown(row, names):
   """The named columns of a cell, a number with its interval as one text."""
+  row = row | {'nearer to √KL': f'{row["nearer"]} of {row["fitted"]} runs'}
   made = {name: row[name] for name in (*_CELL, *names) if name in row}
   for name in made.keys() & _INTERVALS.keys():
     if made[name] is not None:
@@ -219,11 +259,14 @@ def write(path):
   print(f'{tables.text_table(laws)}\n\n{tables.text_table(turns)}')
   rundir.write_summary(path, {'cells': rows} | found)
   sections = [report.Section('In numbers', paragraphs=[
-    'One row a pair of sizes, over seeds. The law is fitted to the mean curve of all runs, up to half '
-    'of the gain in score.'], table=laws), report.Section('Where it parts and turns', paragraphs=[
+    'One row a pair of sizes: means over seeds. The law is fitted to each run alone, over the points '
+    'before the score passes half of its gain; r2 is that of a line in √KL, r2_kl of one in KL; '
+    'exponent: of gain = a KL^b. Seeds share the language models and the held-out prompts.'],
+    table=laws), report.Section('Where it parts and turns', paragraphs=[
     'The gap is the judge\'s score less that of the test model of its size; comparisons are those of '
     'both halves together. Intervals are Student\'s over seeds; where each half is trained against in '
-    'turn, over their means.'], table=turns), *answers,
+    'turn, over their means. Lost: from the peak, looked for among every second evaluation and read '
+    'at the two beside it, to the end.'], table=turns), *answers,
     *_sections(runs, largest)]
   report.write(pathlib.Path(path) / 'report.html', report.html(
     'Robustness of preference models and policies', f'{len(runs)} policies', sections))
@@ -238,8 +281,8 @@ def _questions(runs, largest):
   sections = []
   if p is not None:
     sections.append(report.Section('Are the lines parallel?', paragraphs=[
-      f'Slopes of the score in √KL against {largest} judges; one-way analysis of variance over policy '
-      f'sizes: p = {p:.3f}.'], table=[{'policy': policy, 'slope': text(value)}
+      f'Slopes of the score in √KL against {largest} judges; two-way analysis of variance, policy '
+      f'sizes and seeds: p = {p:.3f}.'], table=[{'policy': policy, 'slope': text(value)}
                                       for policy, value in by_policy.items()]))
   if any(r.gap is not None for r in runs):
     gap = gaps(runs)

@@ -118,7 +118,7 @@ def adopt(path, end_id, rows=0, multiple_of=1):
 
 def _text(path):
   if not Path(path).is_file():
-    raise FileNotFoundError(f'{path}: no tokenizer here; train one and save it')
+    raise FileNotFoundError(f'{path} does not exist: name the folder of a run that trained a model')
   return Path(path).read_text(encoding='utf-8')
 
 

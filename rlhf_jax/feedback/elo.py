@@ -52,6 +52,23 @@ def fit(wins_NN, anchor=0):
   return PER_SCORE * (r_N - r_N[anchor]), PER_SCORE * np.sqrt(np.maximum(variance_N, 0))
 
 
+def from_answers(score_NP, anchor=0, beta=1.0, rng=None, draws=200):
+  """(elo_N, stderr_N, wins_NN) of N policies from a score of the answer of each to the same P prompts.
+
+  Errors are those of the choice of prompts, by drawing them again `draws` times: one answer meets
+  those of all other policies, and an expected win has less noise than a game, so the errors of `fit`
+  would be wrong. beta, rng: as of `win_counts`.
+  """
+  a_wins_MP, b_wins_MP = _decided(score_NP, beta, rng)
+  def fitted(weight_P):
+    wins_NN = _table(a_wins_MP @ weight_P, b_wins_MP @ weight_P, len(score_NP))
+    return fit(wins_NN, anchor)[0], wins_NN
+  prompts = a_wins_MP.shape[1]
+  elo_N, wins_NN = fitted(np.ones(prompts))
+  times_DP = np.random.default_rng(0).multinomial(prompts, np.full(prompts, 1 / prompts), draws)
+  return elo_N, np.std([fitted(times_P)[0] for times_P in times_DP], axis=0, ddof=1), wins_NN
+
+
 def win_counts(score_NP, beta=1.0, rng=None):
   """wins_NN between N policies from a score of the answer of each to the same P prompts.
 
@@ -60,16 +77,24 @@ def win_counts(score_NP, beta=1.0, rng=None):
   worker of sharpness beta chooses, and the comparisons of the weakest level do not count (appendix
   B.5), which makes differences larger than those of the scores.
   """
+  a_wins_MP, b_wins_MP = _decided(score_NP, beta, rng)
+  return _table(a_wins_MP.sum(1), b_wins_MP.sum(1), len(score_NP))
+
+
+def _decided(score_NP, beta, rng):
+  """Wins of the first and of the second policy of each pair on each prompt."""
   score_NP = np.asarray(score_NP, np.float64)
-  n = len(score_NP)
-  a_M, b_M = np.triu_indices(n, 1)
+  a_M, b_M = np.triu_indices(len(score_NP), 1)
   if rng is None:
     share_MP = special.expit(beta * (score_NP[a_M] - score_NP[b_M]))
-    a_wins_M, b_wins_M = share_MP.sum(1), (1 - share_MP).sum(1)
-  else:
-    said = worker.judge(score_NP[a_M].ravel(), score_NP[b_M].ravel(), beta, rng)
-    prefers_MP, kept_MP = (x.reshape(len(a_M), -1) for x in (said.prefers_a_N, said.kept_N))
-    a_wins_M, b_wins_M = (prefers_MP & kept_MP).sum(1), (~prefers_MP & kept_MP).sum(1)
+    return share_MP, 1 - share_MP
+  said = worker.judge(score_NP[a_M].ravel(), score_NP[b_M].ravel(), beta, rng)
+  prefers_MP, kept_MP = (x.reshape(len(a_M), -1) for x in (said.prefers_a_N, said.kept_N))
+  return prefers_MP & kept_MP, ~prefers_MP & kept_MP
+
+
+def _table(a_wins_M, b_wins_M, n):
+  a_M, b_M = np.triu_indices(n, 1)
   wins_NN = np.zeros((n, n))
   wins_NN[a_M, b_M], wins_NN[b_M, a_M] = a_wins_M, b_wins_M
   return wins_NN

@@ -18,10 +18,10 @@ from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.models import attention, decode, gpu, heads, logp, lora, sizes, splash, transformer
 from rlhf_jax.rewards.preference_model import preference_model
 from rlhf_jax.run import checkpoint
-from rlhf_jax.run.config import flatten
+from rlhf_jax.run.config import check_ranges, flatten
 
 MAY_VARY = ('seed', 'order', 'optimizer.learning_rate', 'harmful_weight', 'ppo.kl_coef',
-            'ppo.kl_target', 'ppo.kl_stop', 'ppo.helpful_share')          # inside one compiled program
+            'ppo.kl_target', 'ppo.kl_least', 'ppo.kl_stop', 'ppo.helpful_share')    # inside one program
 
 
 class Part(NamedTuple):
@@ -96,11 +96,9 @@ def optimizer(config, steps, specs, samples=None):
 
 
 def check_settings(config):
-  """Refuses what no training run can be run with, before anything is written: counts below 1, and
+  """Refuses what no training run can be run with, before anything is written: numbers out of range, and
   settings that `optimizer` does not know."""
-  for key in ('steps', 'epochs', 'log_every', 'eval_every', 'checkpoint_every'):
-    if isinstance(count := config.get(key), int) and count < 1:
-      raise ValueError(f'config.{key}={count}: use 1 or more')
+  check_ranges(config)
   o = config.optimizer
   optim.schedule(1, decay=o.decay)
   if o.name not in ('adam', 'muon'):
@@ -182,6 +180,8 @@ def role(workdir, mesh, wrap=lambda model: model, part=None, step=None):
   merged into the network they started from, `config.init` of a preference model and `config.policy` of
   a PPO run, which must still be there."""
   config = ConfigDict(rundir.read_config(workdir))
+  if step is None and not rundir.is_done(workdir):
+    print(f'{workdir} is not finished: its newest checkpoint is used', flush=True)
   tokenizer = tokenizers.load(f'{workdir}/tokenizer.json')
   network = wrap(model(config, tokenizer.vocab_size, mesh))
   adapters = trained_part(config, _body(network.spec))
@@ -226,8 +226,10 @@ def eoc_id(config, tokenizer):
 
 def judge(workdir, mesh):
   """(Role, Score) of a preference model's run: the score is read where that run learnt it."""
-  made = role(workdir, mesh, heads.scalar)
   config = {'end_of_context': True} | rundir.read_config(workdir)      # runs older than the switch
+  if 'head' not in checkpoint.stored(workdir):
+    raise ValueError(f'{workdir} gives no scores: name a run of experiments.train_pm')
+  made = role(workdir, mesh, heads.scalar)
   return made, preference_model(made.model, eoc_id(config, made.tokenizer))
 
 
@@ -249,12 +251,17 @@ def policy(name, mesh):
   workdir, at, step = name.partition('@')
   if at and not step.isdigit():
     raise ValueError(f'{name}: write DIR@STEP with the number of a checkpoint, or DIR for the newest')
-  part = 'policy' if 'ppo' in rundir.read_config(workdir) else None
+  config = rundir.read_config(workdir)
+  if 'head' in checkpoint.stored(workdir):
+    raise ValueError(f'{workdir} is a preference model: name a run of experiments.pretrain_lm, '
+                     'distill_context or train_ppo')
+  part = 'policy' if 'ppo' in config else None
   return role(workdir, mesh, part=part, step=int(step) if at else None)
 
 
 def sampler(role, answer_width, mesh, **options):
-  """`decode.generate` for this network and its tokenizer, rows compacted device by device."""
+  """`decode.generate` for this network and its tokenizer; each device seats and leaves behind rows of
+  its own."""
   return functools.partial(
     decode.generate, role.model, max_new_tokens=answer_width, eos_id=role.tokenizer.end_id,
     pad_id=role.tokenizer.pad_id, blocks=meshes.batch_shards(mesh), **options)

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import sys
@@ -24,6 +25,17 @@ from rlhf_jax.run.hooks import Diverged
 ERRORS = (ValueError, FileNotFoundError, FileExistsError, ConnectionError, KeyError, Diverged)
 OPTIONAL = {'clip': float, 'harmful_share': float, 'helpful_share': float, 'no_end_score': float,
             'answer_width': int, 'end_token_id': int, 'unroll': bool}     # or None
+RANGES = {                                  # of keys with these last names, wherever they stand
+  **dict.fromkeys(('batch_size', 'minibatches', 'microbatches', 'passes', 'samples', 'steps', 'epochs',
+                   'log_every', 'eval_every', 'checkpoint_every', 'kl_horizon', 'answer_width'),
+                  (1, math.inf)),
+  **dict.fromkeys(('learning_rate', 'weight_decay', 'warmup', 'warmup_samples', 'halve_samples', 'clip',
+                   'value_clip', 'kl_coef', 'kl_target', 'kl_least', 'kl_stop', 'max_update_kl',
+                   'value_coef', 'entropy_coef', 'pretrain_coef', 'lm_weight', 'harmful_weight',
+                   'documents', 'dialogues', 'comparisons', 'validation_comparisons',
+                   'test_comparisons'),
+                  (0, math.inf)),
+  **dict.fromkeys(('discount', 'lam', 'b2'), (0, 1))}
 
 
 def module(path):
@@ -62,9 +74,20 @@ def _convert(key, text, old):
   kind, may_be_none = OPTIONAL.get(name, type(old)), name in OPTIONAL or old is None
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
     value = float(value)
-  if not (type(value) is kind or kind is type(None) or (value is None and may_be_none)):
-    raise ValueError(f'config.{key}={text}: a {kind.__name__} is wanted here, as in {old!r}')
+  if kind is tuple:
+    value = _several(value)
+  if not (type(value) is kind or kind is type(None) or (value is None and may_be_none)) or (
+      kind is tuple and {type(x) for x in value} - {type(x) for x in old or value}):
+    raise ValueError(f'config.{key}={text}: {"an" if kind is int else "a"} {kind.__name__} is wanted '
+                     f'here, as in {old!r}')
   return value
+
+
+def _several(value):
+  """A tuple of what was written as one value, a list, or words with a comma between."""
+  if isinstance(value, str):
+    value = [part.strip() for part in value.split(',') if part.strip()]
+  return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 def override(config, key, text):
@@ -85,6 +108,30 @@ def override(config, key, text):
     config.model = ConfigDict(rundir.read_config(value)['model'])
 
 
+def check_ranges(config):
+  """Refuses numbers that no run can be made with."""
+  for key, value in flatten(config):
+    least, most = RANGES.get(key.rsplit('.', 1)[-1], (-math.inf, math.inf))
+    if isinstance(value, (int, float)) and not least <= value <= most:
+      raise ValueError(f'config.{key}={value}: use {least} ' + (
+        'or more' if most == math.inf else f'to {most}'))
+
+
+@contextlib.contextmanager
+def naming(*given):
+  """Errors about a path also say which keys of these configs name it."""
+  try:
+    yield
+  except ERRORS as error:
+    text = error.args[0] if error.args and isinstance(error.args[0], str) else ''
+    keys = {f'config.{key}': None for config in given for key, value in flatten(config)
+            if isinstance(value, str) and any(
+              '/' in path and path.strip() in text for path in value.split(','))}
+    if keys and 'config.' not in text.replace('config.json', ''):
+      error.args = (f'{text} ({", ".join(keys)})', *error.args[1:])
+    raise
+
+
 def flatten(config, prefix=''):
   """(dotted key, value) of every leaf."""
   for key, value in config.items():
@@ -101,7 +148,7 @@ def arguments(argv, names):
   for arg in argv:
     key, equals, value = arg.partition('=')
     if not key.startswith('--') or not equals:
-      raise ValueError(f'argument {arg!r}: write --name=value')
+      raise ValueError(f'argument {arg!r}: write --name=value, as in --config=configs/train_ppo.py')
     if key.startswith('--config.'):
       overrides.append((key[len('--config.'):], value))
     else:
@@ -136,15 +183,21 @@ def told_once():
 
 
 def main(run, argv=None):
-  """Runs run(config, workdir) from the command line."""
+  """Runs run(config, workdir) from the command line; `--help` prints what there is to set."""
   def command(argv):
+    if '--help' in argv:
+      print(sys.modules[run.__module__].__doc__)
+      for name in (arg.partition('=')[2] for arg in argv if arg.startswith('--config=')):
+        print('\n'.join(f'  --config.{key}={value}' for key, value in flatten(load(name))))
+      return
     config, options = parse(argv)
     workdir = options['workdir']
     here = sys.modules[run.__module__].__spec__.name
     if here != config.main:
       raise ValueError(f'{options["config"]} is a config of {config.main}, not of {here}')
+    check_ranges(config)
     prepare_backend()
-    with told_once():
+    with told_once(), naming(config):
       finished = rundir.is_done(workdir)
       run(config, workdir)
       if finished:
@@ -165,6 +218,9 @@ def reported(command, argv):
       raise
     print('error:', error.args[0] if error.args else repr(error), file=sys.stderr)
     sys.exit(2)
+  except KeyboardInterrupt:
+    print('\ninterrupted: the same command goes on from the last checkpoint', file=sys.stderr)
+    sys.exit(130)
 
 
 def prepare_backend():

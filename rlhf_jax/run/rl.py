@@ -40,6 +40,19 @@ def check_settings(config):
   if p.kl_target > 0 == p.kl_coef:
     raise ValueError(f'config.ppo.kl_target={p.kl_target} is held by a factor on config.ppo.kl_coef, '
                      'and that is 0: start from a coefficient above 0')
+  if p.kl_target > 0 and 2 * p.kl_horizon < p.batch_size:
+    raise ValueError(f'config.ppo.kl_horizon={p.kl_horizon} lets the coefficient change by more than '
+                     f'two fifths at an update of config.ppo.batch_size={p.batch_size}: use '
+                     f'{-(-p.batch_size // 2)} or more')
+  if p.kl_target > 0 and p.kl_least > p.kl_coef:
+    raise ValueError(f'config.ppo.kl_least={p.kl_least} is above config.ppo.kl_coef={p.kl_coef}, '
+                     'from which the coefficient starts: lower one or raise the other')
+  if p.max_update_kl and p.passes * p.minibatches == 1:
+    raise ValueError(f'config.ppo.max_update_kl={p.max_update_kl} is seen by later parts of an update, '
+                     'and config.ppo.passes=1, minibatches=1 has one: set it to 0 or use more parts')
+  if p.generated and p.helpful_share is not None:
+    raise ValueError(f'config.ppo.generated={p.generated} adds prompts of unknown kind to a share of '
+                     f'config.ppo.helpful_share={p.helpful_share}: set one of them')
   if p.temperature <= 0:
     raise ValueError(f'config.ppo.temperature={p.temperature} divides the logits: use one above 0')
   if p.samples < p.batch_size:
@@ -211,9 +224,10 @@ def watch(config, workdir):
   """check(step, metrics): stops a run that is broken, and says once what will not work.
 
   Broken: a score that is not a number, or one update that moves the policy by more than
-  `ppo.max_update_kl` nats per token (k3 of old against new, the mean over its minibatches).
+  `ppo.max_update_kl` nats per token, see `ppo.whole_update`.
   """
   p, told = config.ppo, set()
+  parts = p.passes * p.minibatches
 
   def warn(setting, text):
     if setting not in told:
@@ -221,8 +235,9 @@ def watch(config, workdir):
       print(f'{workdir}: {text}', flush=True)
 
   def check(step, metrics):
-    score, moved, k1, length, cut = (float(metrics[name]) for name in (
+    score, seen, k1, length, cut = (float(metrics[name]) for name in (
       'score', 'approx_kl', 'k1', 'response_length', 'truncated'))
+    moved = ppo.whole_update(seen, parts)
     at, kept = f'step {step} (batch {step - 1})', 'the last good checkpoint is kept'
     if not math.isfinite(score):
       raise Diverged(f'{workdir}: the score is {score} at {at}, from config.preference_model='
@@ -232,7 +247,7 @@ def watch(config, workdir):
         f'{workdir}: one update moved the policy by {moved:.3g} nats per token at {at}, more than '
         f'config.ppo.max_update_kl={p.max_update_kl}; {kept}: start another run with a lower '
         f'config.optimizer.learning_rate than {config.optimizer.learning_rate:.3g}')
-    if cut == 1:
+    if cut > 1 - 0.5 / p.batch_size:                          # all of them; a mean of ones rounds
       warn('truncated', f'every answer of {at} was cut after {length:.0f} tokens without an end token: '
            'raise config.ppo.answer_width, or set config.ppo.no_end_penalty')
     for key in ('kl_target', 'kl_stop'):

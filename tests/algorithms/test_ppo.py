@@ -409,9 +409,11 @@ def test_tokens_are_counted_by_hand():
 
 
 @pytest.mark.parametrize(('target', 'factor'),
-                         [(0.0, 1.0), (1.0, 1.02), (8.0, 0.98), (3.9, 1 + 0.1 / 39)])
+                         [(0.0, 1.0), (1.0, 1.02), (8.0, 0.99), (4.1, 1 - 0.1 / 41),
+                          (3.9, 1 + 0.1 / 39)])
 def test_a_kl_budget_moves_the_coefficient(target, factor):
-  """4 answers at 4 nats each (weight 0 hides one at 40), horizon 40: the error times 4 / 40."""
+  """4 answers at 4 nats each (weight 0 hides one at 40), horizon 40: the error, at most 0.2, times
+  4 / 40; not below the least, 0.99 of the start."""
   mask_BT = np.array([[0, 1, 1], [0, 1, 0], [0, 1, 1], [0, 1, 1]], np.float32)
   rollout = jax.tree.map(lambda x: x[:, :3] if x.ndim == 2 else x, make_rollout()).replace(
       mask_BT=mask_BT, ref_logp_BT=-np.ones((4, 3), np.float32),
@@ -419,7 +421,7 @@ def test_a_kl_budget_moves_the_coefficient(target, factor):
       weight_B=np.array([1, 1, 1, 0], np.float32))
   batch = ppo.Experience(rollout, mask_BT, mask_BT, mask_BT)
   extra = {'kl_coef': jnp.float32(0.5), 'kl_target': jnp.float32(target), 'learning_rate': 1.0,
-           'kl_stop': 0.0}
+           'kl_stop': 0.0, 'kl_least': jnp.float32(0.495)}
   new = jax.jit(lambda extra, batch: ppo.kl_controller(40)(SimpleNamespace(extra=extra), batch, {}))(
       extra, batch)
   assert float(new['kl_coef']) == pytest.approx(0.5 * factor, rel=1e-5)
@@ -430,3 +432,11 @@ def test_a_one_token_answer_without_an_end_is_truncated_and_not_empty():
   rollout = jax.tree.map(lambda x: x[:, :3] if x.ndim == 2 else x, make_rollout())
   got = jax.jit(ppo.diagnostics)(rollout.replace(tokens_BT=np.zeros((4, 3), int)), END)
   assert float(got['truncated']) == 1 and float(got['empty']) == 0
+
+
+def test_what_a_whole_update_moves_by_its_parts():
+  """Steps of 0.1 in one direction: k3 is half the square of what has been gone."""
+  for parts in (2, 3, 8):
+    seen = np.mean([(0.1 * i) ** 2 / 2 for i in range(parts)])
+    assert ppo.whole_update(seen, parts) == pytest.approx((0.1 * parts) ** 2 / 2)
+  assert np.isnan(ppo.whole_update(0.0, 1))

@@ -66,12 +66,15 @@ def test_a_cell_by_hand(study):
   assert row['seeds'] == 2 and row['gain / error, least'] == pytest.approx(6)
   assert row['slope'] == pytest.approx(2) and row['exponent'] == pytest.approx(0.5, abs=2e-3)
   assert row['r2'] == pytest.approx(1) and row['r2'] > row['r2_kl']
+  assert [row[k] for k in ('runs', 'fitted', 'nearer')] == [2, 2, 2]
   # Means of 0.1 KL over the last four and the first four of 41 points: 0.385 - 0.015.
   assert [row[k] for k in ('gap grew', 'gap, low', 'gap, high')] == pytest.approx([0.37] * 3)
   # Peaks at KL 3 and 2; the end is 0.1 and 0.4 below them. Student's t with 1 degree: 12.706.
   assert row['KL at peak'] == pytest.approx(2.5)
   assert row['KL, high'] - row['KL at peak'] == pytest.approx(12.706 * 0.5, rel=1e-4)
-  assert row['peak'] == pytest.approx(1) and row['lost after'] == pytest.approx(0.25)
+  assert row['peak'] == pytest.approx(1)
+  # Read beside the evaluations at 2.9 and 1.9, chosen among every second: 0.098 and 0.398.
+  assert row['lost after'] == pytest.approx(0.248)
 
 
 def test_the_gap_at_equal_kl_and_its_slope_over_sizes(study):
@@ -108,12 +111,12 @@ def test_slopes_against_one_judge_by_policy(study):
   assert list(found) == ['micro', 'mini']
   for mean, low, high in found.values():
     assert (mean, low, high) == pytest.approx((2, 2, 2))
-  # slopes 2.0 and 2.4 of one policy, 3.0 and 3.4 of the other: F = 1.0 / 0.08 with 1 and 2 degrees
-  factor = {('micro', 0): 1.0, ('micro', 1): 1.2, ('mini', 0): 1.5, ('mini', 1): 1.7}
+  # slopes 2.0 and 2.4 of one policy, 3.0 and 3.6 of the other: F = 1.21 / 0.01 with 1 and 1 degrees
+  factor = {('micro', 0): 1.0, ('micro', 1): 1.2, ('mini', 0): 1.5, ('mini', 1): 1.8}
   apart = [r._replace(score=r.score * factor[r.policy, r.seed]) for r in runs]
   found, p = robustness.slopes(apart, 'mini')
-  assert found['mini'][0] == pytest.approx(3.2)
-  assert p == pytest.approx(stats.f.sf(1.0 / 0.08, 1, 2), rel=1e-6)
+  assert found['mini'][0] == pytest.approx(3.3)
+  assert p == pytest.approx(stats.f.sf(121, 1, 1), rel=1e-6)
   assert robustness.slopes([r for r in apart if r.policy == 'mini'], 'mini')[1] is None
 
 
@@ -123,6 +126,36 @@ def test_the_report_shows_every_cell(study):
   assert rundir.read_summary(study)['cells'][0]['policy'] == 'micro'
   page = (study / 'report.html').read_text()
   assert page.count('data:image/svg') == 3
+
+
+def test_a_seed_counts_where_all_its_runs_have_a_law(study):
+  """One of two runs of a seed did not rise: the seed is left out whole, and nothing fails."""
+  pairs = robustness.read(study)[:2]
+  more = [r._replace(seed=2, score=1.5 * r.score) for r in pairs[:1]]
+  flat = pairs[1]._replace(score=-pairs[1].score)
+  runs = [*pairs, *more, *(r._replace(kl=1.0 * r.kl) for r in more), flat]
+  assert [(run.seed, fit['slope']) for run, fit in robustness.with_law(runs)] == [
+    (0, pytest.approx(2)), (2, pytest.approx(3)), (2, pytest.approx(3))]
+  row = robustness.cell(runs)
+  assert [row[k] for k in ('runs', 'fitted', 'nearer')] == [5, 3, 3]
+  assert row['slope'] == pytest.approx(2.5)                   # of two seeds, not of three runs
+  found, p = robustness.slopes(runs, 'micro')
+  assert found['micro'].mean == pytest.approx(2.5) and p is None
+  assert robustness.slopes([pairs[0], flat], 'micro') == ({}, None)
+  assert 'exponent' not in robustness.cell([pairs[0], flat])
+  # The exponent is that of each run: sqrt(KL) in one, KL in the other, not that of their mean.
+  bent = [pairs[0], pairs[1]._replace(score=pairs[1].kl)]
+  assert robustness.cell(bent)['exponent'] == pytest.approx(0.75, abs=2e-3)
+  assert robustness.cell(bent)['nearer'] == 1
+
+
+def test_what_is_lost_after_the_peak():
+  """By hand: chosen at the 5, read at the 2 and the 4 beside it. Noise about a level loses nothing."""
+  assert robustness.lost(np.array([0.0, 1, 2, 5, 4, 0, 1])) == pytest.approx(3 - 1)
+  assert robustness.lost(np.array([0.0, 1, 9, 5, 4, 0, 7])) == pytest.approx(6.5 - 7)
+  assert np.isnan(robustness.lost(np.array([1.0, 2.0])))
+  noise_SN = np.random.default_rng(0).normal(size=(4000, 29))
+  assert abs(np.mean([robustness.lost(n) for n in noise_SN])) < 0.06           # 3 standard errors
 
 
 def test_growth_is_of_the_last_over_the_first_tenth():

@@ -96,7 +96,7 @@ def test_every_stage_of_the_pipeline_is_looked_at_before_the_first_begins(refuse
   for setting, says in (('ppo.ppo.minibatches=3', '16 rows does not divide into 3 parts'),
                         ('pm.kinds=("juggle",)', 'config.kinds names juggle, and the data have'),
                         ('policy.eval_rows=0', 'config.eval_rows=0'),
-                        ('lm.eval_every=0', 'config.eval_every=0: use 1 or more')):
+                        ('lm.eval_every=0', 'config.lm.eval_every=0: use 1 or more')):
     assert says in refused('quickstart:smoke', f'--workdir={tmp_path}/a', f'--config.{setting}')
     assert not (tmp_path / 'a').exists()
 
@@ -106,6 +106,20 @@ def test_a_study_looks_at_its_stages_too(refused, tmp_path):
                       ('robustness', 'ppo')):
     line = refused(f'{name}:smoke', f'--workdir={tmp_path}/a', f'--config.{stage}.optimizer.name=lion')
     assert "config.optimizer.name='lion' is unknown" in line and not (tmp_path / 'a').exists()
+
+
+def test_a_run_of_another_kind_is_named_as_what_it_is(refused, pipeline, tmp_path):
+  common, (policy, judge) = [f'--workdir={tmp_path}/w'], stages(pipeline)
+  line = refused('train_ppo:smoke', *common, policy, f'--config.preference_model={pipeline.path}/lm')
+  assert f'{pipeline.path}/lm gives no scores: name a run of experiments.train_pm ' \
+    '(config.preference_model)' in line
+  line = refused('train_ppo:smoke', *common, judge, f'--config.policy={pipeline.path}/pm')
+  assert f'{pipeline.path}/pm is a preference model: name a run of experiments.pretrain_lm' in line
+  line = refused('train_ppo:smoke', *common, judge, f'--config.policy={tmp_path}')
+  assert f'{tmp_path}/config.json does not exist: name the folder of a run (config.policy)' in line
+  line = refused('elo:smoke', *common, f'--config.policies={pipeline.path}/policy,')
+  assert 'Elo compares two policies or more, a comma between' in line
+  assert not (tmp_path / 'w').exists()
 
 
 def test_comparisons_by_a_policy_that_is_not_there(refused, pipeline, tmp_path):
@@ -162,7 +176,7 @@ def test_a_checkpoint_of_another_shape(refused, pipeline, tmp_path):
   policy, _ = stages(pipeline)
   line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', policy,
                  f'--config.preference_model={pipeline.path}/lm')
-  assert 'the configured model is another one' in line
+  assert 'gives no scores' in line
   assert not (tmp_path / 'w').exists()
 
 

@@ -167,3 +167,21 @@ def test_a_worker_counts_what_he_kept():
   gap = (reward[0] - reward[1])[np.abs(reward[0] - reward[1]) > np.quantile(
     np.abs(np.concatenate([a - b])), worker.WEAKEST_SHARE)]
   assert sharp[0, 1] == (gap > 0).sum() and sharp[1, 0] == (gap < 0).sum()
+
+
+def test_errors_from_answers_are_those_of_another_draw_of_prompts():
+  """Three policies, 300 prompts, many studies: the spread of the fits is what one study says of itself.
+  Prompts differ in what they do to all answers, which drops out; answers meet two others each."""
+  def study(seed):
+    rng = np.random.default_rng(seed)
+    score_NP = np.array([0, 0.6, 1.0])[:, None] + rng.normal(size=(3, 300)) + 3 * rng.normal(size=300)
+    return elo.from_answers(score_NP), elo.from_answers(score_NP, rng=np.random.default_rng([seed, 1]))
+  studies = [study(seed) for seed in range(60)]
+  for judge in range(2):
+    elo_SN, error_SN = (np.array([s[judge][i] for s in studies]) for i in range(2))
+    # a standard deviation of 60 studies is known to a tenth
+    np.testing.assert_allclose(error_SN[:, 1:].mean(0), elo_SN[:, 1:].std(0, ddof=1), rtol=0.3)
+    assert not error_SN[:, 0].any()
+  wins_NN = studies[0][0][2]
+  np.testing.assert_allclose(wins_NN + wins_NN.T, 300 * (1 - np.eye(3)))
+  np.testing.assert_allclose(studies[0][0][0], elo.fit(wins_NN)[0])

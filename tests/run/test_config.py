@@ -11,12 +11,15 @@ from rlhf_jax.run.hooks import Diverged
 @pytest.fixture
 def made():
   return ConfigDict({'main': __name__, 'seed': 0, 'rate': 0.5, 'name': 'micro', 'flag': True,
-                     'widths': (50, 60), 'none': None, 'ppo': {'kl_coef': 0.02, 'clip': 0.2}})
+                     'widths': (50, 60), 'kinds': (), 'none': None,
+                     'ppo': {'kl_coef': 0.02, 'clip': 0.2}})
 
 
 @pytest.mark.parametrize('key, text, value', [
   ('seed', '3', 3), ('rate', '2', 2.0), ('rate', '1e-3', 1e-3), ('name', '13M', '13M'),
   ('name', '7', '7'), ('flag', 'false', False), ('flag', 'True', True), ('widths', '(8,)', (8,)),
+  ('widths', '8', (8,)), ('widths', '[8, 9]', (8, 9)), ('widths', '8,9', (8, 9)), ('widths', '()', ()),
+  ('kinds', 'a', ('a',)), ('kinds', 'a, b,', ('a', 'b')), ('kinds', "('a',)", ('a',)),
   ('none', '5', 5), ('none', 'text', 'text'), ('ppo.kl_coef', '0', 0.0), ('ppo.clip', 'None', None),
   ('ppo.clip', '1', 1.0)])
 def test_overrides_keep_types(made, key, text, value):
@@ -26,11 +29,11 @@ def test_overrides_keep_types(made, key, text, value):
 
 
 @pytest.mark.parametrize('key, text', [('seed', '1.5'), ('seed', 'true'), ('rate', 'fast'),
-                                       ('flag', '1'), ('widths', '50'), ('rate', 'True'),
+                                       ('flag', '1'), ('widths', 'all'), ('rate', 'True'),
                                        ('rate', 'None'), ('ppo.clip', 'narrow')])
 def test_other_types_are_refused(made, key, text):
   before = made.to_dict()
-  with pytest.raises(ValueError, match=f'config.{key}={text}: a .* is wanted here'):
+  with pytest.raises(ValueError, match=f'config.{key}={text}: an? .* is wanted here'):
     configs.override(made, key, text)
   assert made.to_dict() == before
 
@@ -38,7 +41,7 @@ def test_other_types_are_refused(made, key, text):
 @pytest.mark.parametrize('key, hint', [('sed', 'did you mean config.seed?'),
                                        ('kl_coef', 'did you mean config.ppo.kl_coef?'),
                                        ('ppo.kl_coeff', 'did you mean config.ppo.kl_coef?'),
-                                       ('qqqq', 'keys: flag, main, name')])
+                                       ('qqqq', 'keys: flag, kinds, main')])
 def test_unknown_keys_name_the_nearest(made, key, hint):
   with pytest.raises(ValueError, match=f'^config.{key} is unknown; ') as error:
     configs.override(made, key, '1')
@@ -50,7 +53,7 @@ from ml_collections import ConfigDict
 from rlhf_jax.run.config import variant
 
 def get_config(arg=''):
-  made = ConfigDict({'main': 'MAIN', 'seed': 0})
+  made = ConfigDict({'main': 'MAIN', 'seed': 0, 'steps': 5})
   return variant(arg, default=lambda: made, smoke=lambda: made)()
 '''
 
@@ -101,12 +104,59 @@ def test_main_runs(file, monkeypatch, tmp_path):
   (['--config=FILE', '--workdir=w', '--fast=1'], 'unknown: --fast'),
   (['--config=FILE', '--workdir=w', 'seed=1'], "argument 'seed=1': write --name=value"),
   (['--config=FILE', '--workdir=w', '--config.sede=1'], 'did you mean config.seed?'),
-  (['--config=FILE', '--workdir=w', '--config.seed=x'], 'config.seed=x: a int is wanted'),
+  (['--config=FILE', '--workdir=w', '--config.seed=x'], 'config.seed=x: an int is wanted'),
+  (['--config=FILE', '--workdir=w', '--config.steps=0'], 'config.steps=0: use 1 or more'),
   (['--config=FILE', '--workdir=w', '--config.main=experiments.other'], 'is a config of experiments')])
 def test_errors_are_one_line(file, capsys, arguments, line):
   SEEN.clear()
   assert line in refused(capsys, *[a.replace('FILE', str(file)) for a in arguments])
   assert not SEEN
+
+
+@pytest.mark.parametrize('key, bad, good, says', [
+  ('ppo.kl_coef', -0.1, 0.0, 'use 0 or more'), ('a.b.learning_rate', -1, 0, 'use 0 or more'),
+  ('batch_size', 0, 1, 'use 1 or more'), ('ppo.lam', 1.5, 1.0, 'use 0 to 1'),
+  ('ppo.discount', -0.5, 0, 'use 0 to 1'), ('ppo.clip', float('nan'), 0.2, 'use 0 or more')])
+def test_numbers_that_no_run_can_be_made_with(key, bad, good, says):
+  def of(value):
+    *sections, name = key.split('.')
+    made = {name: value}
+    for section in reversed(sections):
+      made = {section: made}
+    return ConfigDict(made)
+  for value in (good, None, (bad, bad)):
+    configs.check_ranges(of(value))
+  with pytest.raises(ValueError) as error:
+    configs.check_ranges(of(bad))
+  assert str(error.value) == f'config.{key}={bad}: {says}'
+
+
+def test_errors_about_a_path_name_its_key():
+  config = ConfigDict({'policy': 'runs/a', 'ppo': {'judge': 'runs/b'}, 'several': 'runs/c, runs/d',
+                       'source': 'hh'})
+  def told(text):
+    with pytest.raises(ValueError) as error, configs.naming(config):
+      raise ValueError(text)
+    return str(error.value)
+  assert told('runs/b/config.json is not there') == 'runs/b/config.json is not there (config.ppo.judge)'
+  assert told('no runs/d') == 'no runs/d (config.several)'
+  assert told('hh has none') == 'hh has none'
+  assert told('runs/a: set config.policy') == 'runs/a: set config.policy'
+
+
+def test_help_says_what_there_is_to_set(file, capsys):
+  SEEN.clear()
+  configs.main(run, ['--help', f'--config={file}:smoke'])
+  out = capsys.readouterr().out
+  assert out.startswith(__doc__) and '--config.steps=5' in out.splitlines()[-1] and not SEEN
+
+
+def test_an_interrupted_command_says_how_it_goes_on(capsys):
+  def stopped(argv):
+    raise KeyboardInterrupt
+  with pytest.raises(SystemExit) as stop:
+    configs.reported(stopped, [])
+  assert stop.value.code == 130 and 'the same command goes on' in capsys.readouterr().err
 
 
 def test_divergence_is_one_line_and_a_traceback_can_be_asked_for(file, capsys, monkeypatch):

@@ -126,6 +126,12 @@ def test_widths_that_are_refused():
   ({'normalise': 'yes'}, "config.ppo.normalise='yes' is unknown: use none, start, running"),
   ({'frozen_dtype': 'f16'}, "config.frozen_dtype='f16' is unknown: use '', 'bfloat16', 'float32'"),
   ({'frozen_dtype': 'bfloat16', 'rank': 2}, 'config.lora.rank=2 are added to: set one of them'),
+  ({'kl_target': 1.0, 'kl_horizon': 63}, 'config.ppo.kl_horizon=63 lets the coefficient change by more '
+   'than two fifths at an update of config.ppo.batch_size=128: use 64 or more'),
+  ({'kl_target': 1.0, 'kl_least': 0.1}, 'config.ppo.kl_least=0.1 is above config.ppo.kl_coef=0.05'),
+  ({'minibatches': 1}, 'config.ppo.max_update_kl=0.16 is seen by later parts of an update'),
+  ({'generated': 'p.jsonl', 'helpful_share': 0.5}, 'adds prompts of unknown kind to a share of '
+   'config.ppo.helpful_share=0.5: set one of them'),
   ({'samples': 100}, 'config.ppo.samples=100 is less than one batch: use at least '
    'config.ppo.batch_size=128')])
 def test_settings_that_are_refused(changes, says):
@@ -137,7 +143,10 @@ def test_settings_that_are_refused(changes, says):
 def test_settings_that_fit_are_not_refused():
   for p in (settings(), settings(value_head='zero', normalise='running'), settings(samples=128),
             settings(presets.bai2022('online').ppo), settings(presets.openai2019().ppo),
-            settings(rank=2), settings(frozen_dtype='bfloat16')):
+            settings(rank=2), settings(frozen_dtype='bfloat16'),
+            settings(kl_target=1.0, kl_horizon=64, kl_least=0.05), settings(kl_least=0.1),
+            settings(minibatches=1, max_update_kl=0.0), settings(generated='p.jsonl'),
+            settings(minibatches=1, passes=2), settings(kl_horizon=1)):
     rl.check_settings(p)
 
 
@@ -189,22 +198,40 @@ def test_a_score_that_is_no_number_stops_the_run(bad):
     checker()(7, HEALTHY | {'score': bad})
 
 
-@pytest.mark.parametrize('bad', [0.021, np.nan, np.inf])
-def test_an_update_beyond_the_limit_stops_the_run(bad):
+@pytest.mark.parametrize('bad, moved', [(0.021, 0.168), (np.nan, np.nan), (np.inf, np.inf)])
+def test_an_update_beyond_the_limit_stops_the_run(bad, moved):
   with pytest.raises(Diverged) as error:
     checker()(7, HEALTHY | {'approx_kl': bad})
-  assert f'one update moved the policy by {bad} nats per token at step 7 (batch 6), more than ' \
-    'config.ppo.max_update_kl=0.02; the last good checkpoint is kept: start another run with a lower ' \
+  assert f'one update moved the policy by {moved} nats per token at step 7 (batch 6), more than ' \
+    'config.ppo.max_update_kl=0.16; the last good checkpoint is kept: start another run with a lower ' \
     'config.optimizer.learning_rate than 0.00025' in str(error.value)
   checker(max_update_kl=0.0)(7, HEALTHY | {'approx_kl': bad})
+  checker(minibatches=1, max_update_kl=0.0)(7, HEALTHY)          # nothing is seen, nothing is said
+
+
+@pytest.mark.parametrize('rows', [96, 100, 128])
+def test_all_answers_cut_is_told_from_all_but_one(rows, capsys):
+  """Whatever a mean of ones rounds to."""
+  columns = 4
+  real_BT, ones_B = np.ones((rows, columns), np.float32), np.ones(rows, np.float32)
+  tokens_BT = np.full((rows, columns), 5)
+  def told(tokens_BT):
+    rollout = Rollout(tokens_BT, real_BT, real_BT, *[0 * real_BT] * 4, *[ones_B] * 2, 0 * ones_B,
+                      *[np.arange(rows)] * 2)
+    made = jax.jit(ppo.diagnostics, static_argnums=1)(jax.tree.map(jnp.asarray, rollout), 1)
+    checker(batch_size=rows)(3, HEALTHY | {'truncated': made['truncated']})
+    return capsys.readouterr().out
+  assert 'every answer' in told(tokens_BT)
+  tokens_BT[0, -1] = 1
+  assert told(tokens_BT) == ''
 
 
 @pytest.mark.parametrize('options, metrics, says', [
   ({}, {'truncated': 1.0}, 'every answer of step 3 (batch 2) was cut after 5 tokens without an end '
    'token: raise config.ppo.answer_width, or set config.ppo.no_end_penalty'),
-  ({'kl_target': 0.04}, {'approx_kl': 0.01}, 'one update moves the policy by 0.05 nats per answer '
-   '(step 3 (batch 2)), more than config.ppo.kl_target=0.04: it cannot be kept; lower config.opti'),
-  ({'kl_stop': 0.04}, {'approx_kl': 0.01, 'k1': 0.0}, 'more than config.ppo.kl_stop=0.04'),
+  ({'kl_target': 0.3}, {'approx_kl': 0.01}, 'one update moves the policy by 0.4 nats per answer '
+   '(step 3 (batch 2)), more than config.ppo.kl_target=0.3: it cannot be kept; lower config.opti'),
+  ({'kl_stop': 0.3}, {'approx_kl': 0.01, 'k1': 0.0}, 'more than config.ppo.kl_stop=0.3'),
   ({'kl_stop': 0.2}, {}, '0.2 nats per answer at step 3 (batch 2) reach config.ppo.kl_stop=0.2: the '
    'policy stays as it is from here on')])
 def test_warnings_are_said_once(options, metrics, says, capsys):
