@@ -20,9 +20,6 @@ setup(
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
     'test': ['pytest', 'pytest-xdist', 'ruff', 'scikit-learn'],
-    'notebook': ['jupyterlab', 'pandas'],
-    'feedback': ['fastapi', 'uvicorn', 'sqlalchemy'],
-    'evals': ['scikit-learn'],
     'huggingface': ['torch', 'transformers'],    # only to compare with, in the tests
   },
 )

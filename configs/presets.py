@@ -1,7 +1,9 @@
 """What configs share, and the one table of laptop settings.
 
 The paper's numbers assume pretrained bodies and 10^5 to 10^6 samples. LAPTOP replaces some of them
-for runs of less than 50,000 samples: key -> (value, what it replaces, why). No other place does.
+for runs of less than 50,000 samples: key -> (value, what it replaces, why). No other place does; that
+`ppo` has one pass and the cap of its world where the robustness study of the paper has two passes and
+32 tokens follows from it (`bai2022('robustness')` has those).
 """
 from ml_collections import ConfigDict
 
@@ -15,6 +17,9 @@ LAPTOP = {
                 'first epoch, 0.593 in the third (means of six evaluations)'),
   'ppo.learning_rate_factor': (0.025, '0.01 of the pretraining rate (Bai et al. section 4.1)',
                                '10^4 samples instead of 10^5 to 10^6'),
+  'ppo.warmup': (0.3, '0, and 25,000 samples in the robustness study (Bai et al. section 4.2)',
+                 'the share of a run of 80 updates; set together with the rate'),
+  'ppo.decay': ('linear', 'constant (Bai et al. name none)', 'as warmup'),
   'ppo.kl_coef': (0.05, '0.001 (Bai et al. eq. 4.1)',
                   'at 0.001, and with one seed of five at 0.02, a small preference model was '
                   'over-optimised within 10^4 samples (value head of zeros); chosen on prompts of '

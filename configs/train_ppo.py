@@ -19,7 +19,8 @@ def get_config(arg=''):
     'main': 'experiments.train_ppo', 'seed': 0, 'mesh': presets.mesh(),
     'model': presets.model(presets.RUNG), 'data': presets.oracle_data(),
     'policy': 'runs/policy', 'preference_model': 'runs/pm', 'test_models': (),
-    'optimizer': presets.optimizer(presets.rate('ppo'), warmup=0.3, decay='linear'),
+    'optimizer': presets.optimizer(presets.rate('ppo'), presets.laptop('ppo.warmup'),
+                                   presets.laptop('ppo.decay')),
     'ppo': presets.ppo(), 'microbatches': 1, 'lora': presets.lora(),
     'frozen_dtype': '',                  # of reference and preference models; '': as they are stored
     'eval_prompts': 512,

@@ -623,7 +623,7 @@ MUTANTS = [
     Mutant(DECODE, 'jnp.argsort(s.ended_B.reshape(blocks, -1), axis=1)[:, :kept]',
            'jnp.argsort(~s.ended_B.reshape(blocks, -1), axis=1)[:, :kept]',
            TEST_DECODE + 'unfinished_rows_alone_are_carried_on_and_nothing_changes'),
-    Mutant(DECODE, 'cache.column < width + end', 'cache.column < width + end + 1',
+    Mutant(DECODE, 'cache.column < full', 'cache.column < full + 1',
            TEST_DECODE + 'unfinished_rows_alone_are_carried_on_and_nothing_changes'),
     Mutant(DECODE, 'noise_RN[s.row_B, s.column_B]', 'noise_RN[:len(s.row_B), 0]',
            TEST_DECODE + 'unfinished_rows_alone_are_carried_on_and_nothing_changes'),

@@ -2,7 +2,9 @@
 
   python -m experiments.train_ppo --config=configs/paper/fig14_tension.py --workdir=runs/fig14 \\
     --config.policy=runs/quickstart/policy --config.preference_model=runs/quickstart/pm
-  python -m experiments.sweep --config=configs/paper/fig14_tension.py --sweep=tension --workdir=runs/t
+  python -m experiments.sweep --config=configs/paper/fig14_tension.py --sweep=tension \\
+    --workdir=runs/tension --config.policy=runs/quickstart/policy \\
+    --config.preference_model=runs/quickstart/pm
   :smoke  seconds on a CPU
 Expected: benign refusals fall as the helpful share rises (docs/results.md).
 """

@@ -98,12 +98,11 @@ def _softmax(score, allowed):
 def rotate(x, position):
   """Rotary positions (Su et al. 2021), halves paired as in GPT-NeoX, on the first part of each head,
   twice as wide as `position` from `angles`; the rest stays."""
-  cos, sin = (p.astype(x.dtype)[..., None, :] for p in position)
+  cos, sin = (p.astype(x.dtype) for p in position)
   pairs = cos.shape[-1]
-  halves, rest = x[..., :2 * pairs].reshape(*x.shape[:-1], 2, pairs), x[..., 2 * pairs:]
-  # Halves are flipped and not put together again: on CPU a concatenation costs as much as a product.
-  signed = sin * jnp.array([-1, 1], x.dtype).reshape((1,) * (sin.ndim - 2) + (2, 1))
-  turned = (halves * cos + jnp.flip(halves, -2) * signed).reshape(*x.shape[:-1], 2 * pairs)
+  first, second, rest = jnp.split(x, [pairs, 2 * pairs], axis=-1)
+  turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-2)
+  turned = turned.reshape(*x.shape[:-1], 2 * pairs)
   return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
 
 

@@ -5,9 +5,7 @@ slot whose answer has ended takes the next row; once none waits, the unfinished 
 token's noise is one uniform number, a function of (key, row, column of the answer): neither padding,
 other rows nor the slot change it. Temperature comes before top-p; log-probs are those before top-p.
 """
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +17,7 @@ from rlhf_jax.models import logp
 LEAST_ROWS = 8             # of a block; fewer are not worth a loop of their own
 SEATED = 8                 # slots are seated anew when one in 8 has ended
 PART = 128                 # token probabilities summed before the draw among the sums
+SHARES = 4, 16             # ended slots are left behind when a 4th is unfinished, and when a 16th is
 QUARTERS = 64              # answers of so many columns get them by quarters, and attend to no more
 
 
@@ -42,55 +41,44 @@ class _Slots:
   cache: object
 
 
-class _Reader(NamedTuple):
-  """start(params, prompt_BP, valid_BP) -> (hidden_BD of the last token, cache); the others are
-  `decode`, `widen` and `ready` of `Model`."""
-  start: Callable
-  step: Callable
-  widen: Callable
-  ready: Callable
-
-
 def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, temperature=1.0,
-             top_p=1.0, eos_id, pad_id, samples=1, blocks=1, slots=None, shares=(4, 16)):
+             top_p=1.0, eos_id, pad_id, samples=1, blocks=1, slots=None):
   """`samples` answers to each prompt, rows prompt-major -> Sample of P + max_new_tokens columns.
 
   Every prompt holds a valid token. Stops when every row has ended. To be jitted by the caller;
   all but params, prompts, key and temperature are static. slots: rows in work at a time, the others
-  wait; None: all. shares: when no row waits, ended ones are left behind when a 4th of the slots is
-  unfinished, and again at a 16th. blocks: parts of the rows, each with slots of its own, as many as
-  devices hold rows (`core.mesh.batch_shards`).
+  wait; None, or a Model without a cache: all. blocks: parts of the rows, each with slots of its own, as
+  many as devices hold rows (`core.mesh.batch_shards`); 1 where the prompts do not divide.
   """
   prompts, width = prompt_BP.shape
   if width < 1 or max_new_tokens < 1 or samples < 1 or not 0.0 < top_p <= 1.0:
     raise ValueError(f'cannot sample {samples} answers of {max_new_tokens} tokens at top_p {top_p} '
                      f'after prompts of {width} columns: use sizes >= 1 and 0 < top_p <= 1')
-  reader = _cached(model) if model.prefill is not None else _uncached(model)
-  blocks = blocks if prompts % blocks == 0 else 1
+  cached, blocks = model.prefill is not None, blocks if prompts % blocks == 0 else 1
+  model = model if cached else _rereading(model)
   rows, last = prompts * samples, max_new_tokens - 1
   each = rows // blocks                                                   # rows of a block
-  seats = each if slots is None or model.prefill is None else min(each, -(-slots // blocks))
-  few = -(-seats // SEATED)                                               # seated at a time
-  read = reader.start(params, prompt_BP, prompt_valid_BP)
-  jax.eval_shape(partial(reader.widen, room=max_new_tokens, column=width), read[1])  # whether all fits
-  params = reader.ready(params)
+  seats = min(each, -(-slots // blocks)) if slots and cached else each
+  by_quarters = cached and seats == each and max_new_tokens >= QUARTERS
+  room = -(-max_new_tokens // 4) if by_quarters else max_new_tokens
+  stops = [f for f in (seats // share for share in SHARES) if f >= LEAST_ROWS] + [0]
+  hidden_BPD, cache = model.prefill(params, prompt_BP, prompt_valid_BP, 0)
+  read = align.last(hidden_BPD, prompt_valid_BP), cache
+  jax.eval_shape(partial(model.widen, room=max_new_tokens, column=width), cache)  # whether all fits
+  params = model.ready(params)
   noise_RN = jax.vmap(lambda n: noise(jax.random.fold_in(key, n), jnp.arange(rows)), out_axes=1)(
     jnp.arange(max_new_tokens))
-
-  waits = seats < each
-  by_quarters = max_new_tokens >= QUARTERS and not waits and model.prefill is not None
-  room = -(-max_new_tokens // 4) if by_quarters else max_new_tokens
 
   def begin(row_GB, hidden_cache, column):
     """Slots for these rows of each block, from what was read of their prompts."""
     hidden_BD, cache = hidden_cache
     row_B = (row_GB + each * jnp.arange(blocks)[:, None]).reshape(-1)
     return _Slots(row_B, jnp.zeros_like(row_B), jnp.zeros(row_B.shape, bool), hidden_BD,
-                  reader.widen(cache, room, column))
+                  model.widen(cache, room, column))
 
   def step(carry):
     """One token in every slot."""
-    out, waiting_G, s = carry
+    out, s = carry
     logit_BV = logp.logits(model, params, s.hidden_BD, temperature)
     token_B = draw(nucleus(logit_BV, top_p), noise_RN[s.row_B, s.column_B])
     logp_B = logp.pick(logit_BV, token_B[:, None])[:, 0] - jax.nn.logsumexp(logit_BV, axis=1)
@@ -98,55 +86,66 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
     new = {'tokens': token_B, 'mask': jnp.ones(token_B.shape), 'logp': logp_B}
     out = {name: out[name].at[at].set(x, mode='drop') for name, x in new.items()}
     ended_B = s.ended_B | (token_B == eos_id) | (s.column_B == last)
-    return out, waiting_G, _Slots(s.row_B, jnp.minimum(s.column_B + 1, last), ended_B,
-                                  *reader.step(params, token_B, s.cache))
+    return out, _Slots(s.row_B, jnp.minimum(s.column_B + 1, last), ended_B,
+                       *model.decode(params, token_B, s.cache))
+
+  out = {'tokens': jnp.full((rows, max_new_tokens), pad_id, jnp.int32),
+         'mask': jnp.zeros((rows, max_new_tokens)), 'logp': jnp.zeros((rows, max_new_tokens))}
+  first = jax.tree.map(lambda x: _first(x, blocks, samples, seats) if x.ndim else x, read)
+  carry = out, begin(jnp.broadcast_to(jnp.arange(seats), (blocks, seats)), first, width)
+  if seats < each:
+    carry = _seat_all(step, begin, carry, read, blocks, each, samples)
+  for end in range(room, max_new_tokens, room):
+    carry = _widened(step, model.widen, carry, blocks, stops[0], width + end,
+                     min(room, max_new_tokens - end))
+  for kept in stops:
+    carry = _leave_behind(step, carry, blocks, kept)
+  prompt_BP = jnp.repeat(prompt_BP.astype(jnp.int32), samples, axis=0)
+  before = jnp.zeros(prompt_BP.shape)
+  return Sample(*(jnp.concatenate([x, carry[0][name]], axis=1) for x, name in
+                  ((prompt_BP, 'tokens'), (before, 'mask'), (before, 'logp'))))
+
+
+def _seat_all(step, begin, carry, read, blocks, each, samples):
+  """Until no row waits: ended slots, a few of each block at a time, take the next rows."""
+  seats = len(carry[1].row_B) // blocks
+  few = -(-seats // SEATED)                                               # seated at a time
+
+  def none_can_be_seated(carry):
+    waiting_G, (_, s) = carry
+    ended_G = s.ended_B.reshape(blocks, seats).sum(axis=1)
+    return ~_in_any_run(((ended_G >= few) & (waiting_G < each)).any())
 
   def seat(carry):
-    """Ended slots, a few of each block, take the rows that wait."""
-    out, waiting_G, s = carry
+    waiting_G, (out, s) = jax.lax.while_loop(none_can_be_seated, lambda c: (c[0], step(c[1])), carry)
     ended_GB = s.ended_B.reshape(blocks, seats)
     slot_GF = jnp.argsort(~ended_GB, axis=1)[:, :few]
     row_GF = waiting_G[:, None] + jnp.arange(few)[None]
     free_GF = jnp.take_along_axis(ended_GB, slot_GF, axis=1) & (row_GF < each)
     new = begin(row_GF, _take(read, row_GF // samples), s.cache.column)
-    return (out, waiting_G + free_GF.sum(axis=1),
-            _put(s, jnp.where(free_GF, slot_GF, seats), new))
+    return waiting_G + free_GF.sum(axis=1), (out, _put(s, jnp.where(free_GF, slot_GF, seats), new))
 
-  def one_waits(carry):
-    return _in_any_run((carry[1] < each).any())
+  return jax.lax.while_loop(lambda carry: _in_any_run((carry[0] < each).any()), seat,
+                            (jnp.full(blocks, seats), carry))[1]
 
-  def none_can_be_seated(carry):
-    _, waiting_G, s = carry
-    ended_G = s.ended_B.reshape(blocks, seats).sum(axis=1)
-    return ~_in_any_run(((ended_G >= few) & (waiting_G < each)).any())
 
-  out = {'tokens': jnp.full((rows, max_new_tokens), pad_id, jnp.int32),
-         'mask': jnp.zeros((rows, max_new_tokens)), 'logp': jnp.zeros((rows, max_new_tokens))}
-  row_GB = jnp.broadcast_to(jnp.arange(seats), (blocks, seats))
-  first = jax.tree.map(lambda x: _first(x, blocks, samples, seats) if x.ndim else x, read)
-  carry = out, jnp.full(blocks, seats), begin(row_GB, first, width)
-  if waits:
-    carry = jax.lax.while_loop(
-      one_waits, lambda carry: seat(jax.lax.while_loop(none_can_be_seated, step, carry)), carry)
+def _widened(step, widen, carry, blocks, kept, full, room):
+  """Goes on until the cache is full or `kept` slots are unfinished; then it has `room` more columns."""
+  def fits(carry):
+    return (carry[1].cache.column < full) & _more(carry, blocks, kept)
+  out, s = jax.lax.while_loop(fits, step, carry)
+  return out, s.replace(cache=widen(s.cache, room, s.cache.column))
 
-  def more(carry, kept):
-    return _in_any_run((~carry[2].ended_B).reshape(blocks, -1).sum(axis=1).max() > kept)
 
-  stops = [f for f in (seats // share for share in shares) if f >= LEAST_ROWS] + [0]
-  for end in range(room, max_new_tokens, room):
-    def fits(carry, end=end):
-      return (carry[2].cache.column < width + end) & more(carry, stops[0])
-    out, waiting_G, s = jax.lax.while_loop(fits, step, carry)
-    wider = min(room, max_new_tokens - end)
-    carry = out, waiting_G, s.replace(cache=reader.widen(s.cache, wider, s.cache.column))
-  for kept in stops:
-    out, waiting_G, s = jax.lax.while_loop(partial(more, kept=kept), step, carry)
-    # Unfinished rows first, each on its device.
-    carry = out, waiting_G, _take(s, jnp.argsort(s.ended_B.reshape(blocks, -1), axis=1)[:, :kept])
-  prompt_BP = jnp.repeat(prompt_BP.astype(jnp.int32), samples, axis=0)
-  before = jnp.zeros(prompt_BP.shape)
-  return Sample(*(jnp.concatenate([x, out[name]], axis=1) for x, name in
-                  ((prompt_BP, 'tokens'), (before, 'mask'), (before, 'logp'))))
+def _leave_behind(step, carry, blocks, kept):
+  """Goes on until at most `kept` slots of a block are unfinished, which are all that is left."""
+  out, s = jax.lax.while_loop(partial(_more, blocks=blocks, kept=kept), step, carry)
+  # Unfinished rows first, each on its device.
+  return out, _take(s, jnp.argsort(s.ended_B.reshape(blocks, -1), axis=1)[:, :kept])
+
+
+def _more(carry, blocks, kept):
+  return _in_any_run((~carry[1].ended_B).reshape(blocks, -1).sum(axis=1).max() > kept)
 
 
 def _first(x, blocks, samples, seats):
@@ -221,27 +220,18 @@ def nucleus(score_BV, top_p):
   return jnp.where(score_BV >= least_B1, score_BV, -jnp.inf)
 
 
-def _cached(model):
-  """The model's own cache."""
-  def start(params, prompt_BP, valid_BP):
-    hidden_BPD, cache = model.prefill(params, prompt_BP, valid_BP, 0)
-    return align.last(hidden_BPD, valid_BP), cache
-  return _Reader(start, model.decode, model.widen, model.ready)
-
-
-def _uncached(model):
-  """For a Model without a cache: the whole text again for every token."""
-  def start(params, prompt_BP, valid_BP):
-    hidden_BPD = model.apply(params, prompt_BP, valid_BP)
-    return align.last(hidden_BPD, valid_BP), (prompt_BP, valid_BP)
+def _rereading(model):
+  """A Model without a cache as one whose cache is the text: read again for every token."""
+  def prefill(params, tokens_BP, valid_BP, room):
+    return model.apply(params, tokens_BP, valid_BP), (tokens_BP, valid_BP)
 
   def widen(text, room, column):
     return *(jnp.pad(x, ((0, 0), (0, room))) for x in text), jnp.int32(column)
 
-  def step(params, token_B, cache):
+  def decode(params, token_B, cache):
     tokens_BT, valid_BT, column = cache
     tokens_BT = tokens_BT.at[:, column].set(token_B)
     valid_BT = valid_BT.at[:, column].set(1)
     hidden_BTD = model.apply(params, tokens_BT, valid_BT)
     return hidden_BTD[:, column], (tokens_BT, valid_BT, column + 1)
-  return _Reader(start, step, widen, lambda params: params)
+  return model._replace(prefill=prefill, decode=decode, widen=widen, ready=lambda params: params)

@@ -194,7 +194,9 @@ def many(tiny, text):
   prompt[1][::2] = 1
   ends_soon = 3.0 * (np.arange(23) == EOS)[None]
   model = tiny.model._replace(unembed=lambda *x: tiny.model.unembed(*x) + ends_soon)
-  plain = jax.jit(partial(decode.generate, model, shares=(), **MANY))(tiny.params, *prompt, KEY)
+  with pytest.MonkeyPatch.context() as here:
+    here.setattr(decode, 'SHARES', ())
+    plain = jax.jit(partial(decode.generate, model, **MANY))(tiny.params, *prompt, KEY)
   length_B = np.asarray(plain.mask_BT).sum(1)
   assert (length_B > np.sort(length_B)[-16]).any() and np.median(length_B) < length_B.max() / 2
   return model, prompt, plain
@@ -211,8 +213,9 @@ def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, many, bl
                                                                   monkeypatch):
   """With the cache whole from the start; and grown by quarters, all rows carried on into the last."""
   monkeypatch.setattr(decode, 'QUARTERS', quarters)
+  monkeypatch.setattr(decode, 'SHARES', shares)
   model, prompt, plain = many
-  ours = jax.jit(partial(decode.generate, model, blocks=blocks, shares=shares, **MANY))
+  ours = jax.jit(partial(decode.generate, model, blocks=blocks, **MANY))
   _same(ours(tiny.params, *prompt, KEY), plain)
 
 
