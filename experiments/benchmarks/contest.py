@@ -22,6 +22,10 @@ MOST_REPEATS = 4                # rounds thrown away for each that counts, befor
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VENVS = ROOT / '.venv-bench'
 SCRIPTS = pathlib.Path(__file__).parent / 'peers'
+# For all contenders alike: freed memory stays with the process, in huge pages. Without it every call of
+# a program that takes its working memory as one piece pays for each of its pages anew.
+MEMORY = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:'
+                            'glibc.malloc.trim_threshold=100000000000'}
 TICK = os.sysconf('SC_CLK_TCK') if hasattr(os, 'sysconf') else 100
 # What all of them measure: 10.6M parameters outside the tables, a size of `models.sizes`.
 LLAMA = {'name': 'llama', 'layers': 6, 'width': 384, 'heads': 6, 'vocab_size': 8192, 'context': 1024,
@@ -61,11 +65,11 @@ class Worker:
   """A contender's process. `run()` does the work once -> what the process says of it, a dictionary with
   'seconds' and whatever else it counts ('tokens')."""
 
-  def __init__(self, name, python, script, settings, env=None):
+  def __init__(self, name, python, script, settings):
     self.name = name
     self.process = subprocess.Popen(
       [python, *script, json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-      cwd=ROOT, env=os.environ | (env or {}))
+      cwd=ROOT, env=os.environ | MEMORY)
     self.facts = self._answer()
 
   def run(self):
@@ -92,14 +96,14 @@ class Worker:
                        'stand above')
 
 
-def ours(name, module, settings, env=None):
+def ours(name, module, settings):
   """A Worker of this project: `python -m experiments.benchmarks.MODULE`."""
-  return Worker(name, sys.executable, ['-m', f'experiments.benchmarks.{module}'], settings, env)
+  return Worker(name, sys.executable, ['-m', f'experiments.benchmarks.{module}'], settings)
 
 
-def peer(name, environment_name, script, settings, env=None):
+def peer(name, environment_name, script, settings):
   """A Worker of another project: a file of `peers/` in its own virtual environment."""
-  return Worker(name, environment(environment_name), [str(SCRIPTS / script)], settings, env)
+  return Worker(name, environment(environment_name), [str(SCRIPTS / script)], settings)
 
 
 def serve(work, **facts):

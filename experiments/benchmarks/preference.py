@@ -27,10 +27,6 @@ from rlhf_jax.run import worlds
 
 CONFIG = sizes.config(**contest.LLAMA)
 PAD, LENGTH, PAIRS, HH_PAIRS, HH_WIDTH = 0, 256, 8, 16, 768
-# For all contenders alike: memory of a step stays with the process, in huge pages. Without it every
-# step of a program that takes its working memory as one piece pays for each of its pages anew.
-MEMORY = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:'
-                            'glibc.malloc.trim_threshold=100000000000'}
 TYPES = {'f32': 'float32', 'bf16': 'bfloat16'}
 TORCH = {'TRL': 'trl', 'torch eager': 'eager', 'torch compiled': 'compiled'}
 
@@ -98,9 +94,9 @@ def contend(part, settings, args):
   def start(name, kind):
     given = settings | {'dtype': TYPES[name.split()[-1]], 'kind': kind}
     if kind:
-      return contest.peer(name, 'trl', 'preference.py', given, MEMORY)
+      return contest.peer(name, 'trl', 'preference.py', given)
     return contest.ours(name, 'preference_worker', given | {
-      'packed': packed, 'width': HH_WIDTH if packed else LENGTH}, MEMORY)
+      'packed': packed, 'width': HH_WIDTH if packed else LENGTH})
   asked = {f'{who} {short}': kind for who, kind in ({'ours': ''} | TORCH).items() for short in TYPES}
   wanted = args.contenders.split(',') if args.contenders else ['']
   workers = [start(name, kind) for name, kind in asked.items() if any(w in name for w in wanted)]
