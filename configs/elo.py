@@ -4,8 +4,8 @@
     --config.policies=runs/policy,runs/ppo --config.preference_model=runs/pm
   :smoke  seconds on a CPU;  :hh  published prompts
 policies: run directories, a comma between two, DIR@STEP for an earlier checkpoint that is still there.
-Expected: PPO ends 120 to 170 Elo above the distilled policy by the preference model, 145 to 195 by the
-simulated worker (five seeds, standard errors 16 and 20); 10 seconds on 2 cores.
+Expected: PPO ends 138 to 156 Elo above the distilled policy by the preference model, 163 to 206 by the
+simulated worker (five seeds, standard errors 7 and 20); 10 seconds on 2 cores.
 """
 from ml_collections import ConfigDict
 

@@ -27,8 +27,11 @@ LAPTOP = {
   'hh.kl_coef': (0.1, '0.001 (Bai et al. eq. 4.1)',
                  'at 0.02 a small policy leaves its start by 46 nats within 10^4 samples, with every '
                  'answer at its cap; chosen on the held-out prompts of docs/results.md'),
-  'ppo.kl_horizon': (500, '10,000 samples (Ziegler et al. 2019)',
+  'ppo.kl_horizon': (125, '10,000 samples (Ziegler et al. 2019)',
                      '10^4 samples in all; used only where a KL budget is set'),
+  'ppo.kl_least': (1.0, '0 (Ziegler et al. 2019)',
+                   'of the first coefficient: without a floor it falls to nothing while the KL is '
+                   'below its budget, and 80 updates are too few to raise it again'),
   'lm.optimizer': ('muon', 'Adam, the common choice; the papers name none',
                    'the same loss on the oracle world in half of the tokens (docs/results.md)'),
 }
@@ -115,7 +118,8 @@ def ppo():
     'helpful_share': None,      # of the training prompts; None: as the data are; Bai et al. section 4.4
     'generated': '',            # prompts.jsonl of experiments.generate_prompts, beside them
     'answer_width': None, 'widths': (), 'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'),
-    'kl_target': 0.0, 'kl_horizon': laptop('ppo.kl_horizon'), 'kl_least': 0.0, 'kl_stop': 0.0,
+    'kl_target': 0.0, 'kl_horizon': laptop('ppo.kl_horizon'), 'kl_least': laptop('ppo.kl_least'),
+    'kl_stop': 0.0,
     'clip': 0.2,
     'value_clip': 0.2, 'value_coef': 0.5, 'entropy_coef': 0.0, 'pretrain_coef': 0.0, 'discount': 1.0,
     'lam': 0.95, 'whiten': True, 'whiten_rewards': False, 'normalise': 'none', 'no_end_score': None,
@@ -140,7 +144,7 @@ def bai2022(study='static'):
                                                            decay='constant')})
   table.ppo.update({'samples': 200_000, 'prompts': 200_000, 'batch_size': 512, 'minibatches': 4,
                     'passes': passes, 'answer_width': answer_width, 'kl_coef': 0.001,
-                    'kl_horizon': 10_000})
+                    'kl_horizon': 10_000, 'kl_least': 0.0})
   table.optimizer.update({'warmup_samples': warmup, 'halve_samples': halve})
   return table
 
@@ -158,7 +162,7 @@ def openai2019():
   table = ConfigDict({'ppo': ppo(), 'optimizer': optimizer(1e-5, warmup=0.0, decay='linear', b2=0.999)})
   table.ppo.update({'samples': 200_000, 'prompts': 200_000, 'batch_size': 512, 'minibatches': 1,
                     'passes': 4, 'temperature': 0.7, 'kl_coef': 0.15, 'kl_target': 6.0,
-                    'kl_horizon': 10_000, 'value_coef': 0.1, 'normalise': 'start',
+                    'kl_horizon': 10_000, 'kl_least': 0.0, 'value_coef': 0.1, 'normalise': 'start',
                     'no_end_score': -1.0, 'whiten_rewards': True, 'value_head': 'zero'})
   table.optimizer.update({'clip': None, 'eps': 1e-5, 'early_eps': True})
   return table

@@ -45,11 +45,15 @@ def run(config, workdir):
     score_NP.append(sample.scores(score, judge.params, prompts, made, mesh)[:, 0])
     if world.reward:
       reward_NP.append(sample.true_rewards(world.reward(tokenizer), prompts, made)[:, 0])
-  made = {'preference model': elo.from_answers(score_NP, config.anchor)}
+  judged = {'preference model': (score_NP, {})}
   if world.reward:
-    rng = np.random.default_rng([config.seed, 30])
-    made['simulated worker'] = elo.from_answers(reward_NP, config.anchor, config.data.beta, rng)
-  fits = {by: (elo_N, stderr_N) for by, (elo_N, stderr_N, _) in made.items()}
+    judged['simulated worker'] = reward_NP, {'beta': config.data.beta}
+  def judge_by(function, by, *arguments):
+    """With a worker of one mind: the same choices at each call."""
+    answers_NP, options = judged[by]
+    rng = {'rng': np.random.default_rng([config.seed, 30])} if options else {}
+    return function(answers_NP, *arguments, **options, **rng)
+  fits = {by: judge_by(elo.from_answers, by, config.anchor) for by in judged}
   mean_N = np.mean(score_NP, axis=1)
   columns = {'policy': names, 'mean score': mean_N,
              'Elo of the mean': elo.from_score(mean_N - mean_N[config.anchor])}
@@ -62,7 +66,7 @@ def run(config, workdir):
   report.write(f'{workdir}/report.html', report.html('Elo', workdir, [report.Section(
     'Scores', figures=[(figures.elo(names, fits), f'Elo relative to {names[config.anchor]}, with 95% '
                         f'intervals over {len(prompts.group_N)} prompts, drawn again.')], table=rows)]))
-  summary = {'policies': rows, 'wins': {by: wins_NN for by, (_, _, wins_NN) in made.items()},
+  summary = {'policies': rows, 'wins': {by: judge_by(elo.win_counts, by) for by in judged},
              'wall_seconds': clock()}
   finish(workdir, summary, f'{len(names)} policies on {len(prompts.group_N)} prompts ({clock():.0f} s)')
   return summary

@@ -30,6 +30,8 @@ def run(config, workdir):
                             'config.data_dir')
   mesh = build.mesh(config, config.batch_size)
   names = [name.strip() for name in config.policies.split(',') if name.strip()]
+  if not names:
+    raise ValueError('config.policies is empty: name one or more run directories, a comma between')
   policies = [build.policy(name, mesh) for name in names]
   found = {name: comparison_sets.load(name, folder, config.on_error) for name in config.sets}
   if not any(pairs is not None for pairs in found.values()):

@@ -43,7 +43,7 @@ def run(path, name, workdir, overrides=()):
       configs.override(config, key, value)
     configs.check_ranges(config)
   folders = [str(pathlib.Path(workdir) / rundir.config_hash(configs.to_dict(c))) for _, _, c in todo]
-  check_folder(workdir, folders)
+  check_folder(workdir, folders, todo)
   for group in dict.fromkeys(group for group, _, _ in todo):
     mine = [i for i, point in enumerate(todo) if point[0] == group
             and not rundir.is_done(folders[i])]
@@ -58,12 +58,17 @@ def run(path, name, workdir, overrides=()):
           for (_, point, _), folder in zip(todo, folders, strict=True)]
 
 
-def check_folder(workdir, folders):
-  """Refuses a folder with runs of another sweep: one report could not be of both."""
-  others = {str(path.parent) for path in pathlib.Path(workdir).glob('*/config.json')} - set(folders)
-  if others:
-    raise FileExistsError(f'{min(others)} is a run of another sweep or of other settings: name another '
-                          '--workdir=, or move it elsewhere')
+def check_folder(workdir, folders, todo):
+  """Refuses a folder with runs that differ from these in more than the points and the seed: one report
+  could not be of both."""
+  free = {'seed'}.union(*(point for _, point, _ in todo))
+  mine = configs.to_dict(todo[0][2])
+  there = {str(path.parent) for path in pathlib.Path(workdir).glob('*/config.json')}
+  for folder in sorted(there - set(folders)):
+    for name, old, new in rundir.differences(rundir.read_config(folder), mine):
+      if name not in free:
+        raise FileExistsError(f'{folder} is of another sweep: config.{name} is {old} there and {new} '
+                              'here; name another --workdir=, or move it elsewhere')
 
 
 def numbers(summary):

@@ -90,7 +90,8 @@ def run_group(configs, workdirs):
     configs, workdirs, label='ppo', steps=steps, mesh=mesh, specs=networks.specs, init=networks.init,
     optimizer=optimizer, update=update, host=host, frozen=frozen,
     device=rl.rollout(config, parts, networks.whole, tokenizer.end_id),
-    extra=lambda c: ppo.memory(c.ppo.kl_coef, c.ppo.kl_target, c.ppo.kl_least, c.ppo.kl_stop),
+    extra=lambda c: ppo.memory(c.ppo.kl_coef, c.ppo.kl_target, c.ppo.kl_least * c.ppo.kl_coef,
+                               c.ppo.kl_stop),
     evaluate=lambda state, frozen: evals.means(rows)(
       networks.whole(state.params, frozen)['policy'], frozen, noise),
     tokenizer=tokenizer, show=('score', 'k1', 'response_length'), watch=rl.watch)

@@ -1140,7 +1140,9 @@ MUTANTS = [
            TEST_TRANSFORMER + 'products_and_their_gradients'),
     Mutant(TRANSFORMER, '.astype(config.between)', '.astype(config.dtype)',
            TEST_TRANSFORMER + 'bfloat16_computes_in_bfloat16_and_stays_close'),
-    Mutant(BUILD, "if platform == 'cpu':", "if here == 'cpu':",
+    Mutant(TRANSFORMER, 'return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)', 'return x',
+           TEST_BUILD + 'what_bfloat16_changes_of_a_reference'),
+    Mutant(BUILD, 'activation_dtype=between(platform)', 'activation_dtype=between(here)',
            TEST_BUILD + 'between_products_a_cpu_computes_in_float32'),
     # pairs packed into rows
     Mutant(BATCHES, 'np.where((after_RK >= 0).all(axis=1)', 'np.where((after_RK >= 0).any(axis=1)',

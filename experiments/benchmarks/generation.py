@@ -35,6 +35,7 @@ from experiments.benchmarks import contest, limits
 from rlhf_jax.analysis import tables
 from rlhf_jax.core import spec
 from rlhf_jax.models import decode, huggingface, sizes, transformer
+from rlhf_jax.run import build
 
 WIDTH, NEW, QUEUE, MEAN, END, PAD = 64, 128, 512, 32, 3, 0
 # Tunix 0.1.7 has this base whatever is said.
@@ -147,7 +148,7 @@ def serve(settings):
   """Our side, a process of its own."""
   config, params = huggingface.load(settings['folder'])
   plain = transformer.decoder(dataclasses.replace(config, dtype=settings['dtype'],
-                                                  activation_dtype='float32'))    # as build.model
+                                                  activation_dtype=build.between(jax.default_backend())))
   model = plain._replace(unembed=functools.partial(unembed, plain, settings['hazard']))
   params = jax.device_put(params)
   prompt = jnp.array(np.load(settings['prompts']), jnp.int32)
@@ -193,13 +194,19 @@ def roofline(batch, dtype):
                              for p in limits.step_products(config, batch))
 
 
+def _parts(key):
+  """(case, peer, type of our products); files older than the choice have float32."""
+  case, name, *dtype = key.split(', ')
+  return case, name, *(dtype or ['float32'])
+
+
 def table(results):
   """One row a case and peer."""
   rows = []
   for key, result in results.items():
     if 'rounds' not in result:
       continue
-    (case, name, dtype), other = key.split(', '), result['against']
+    (case, name, dtype), other = _parts(key), result['against']
     said = {n: result['rounds'][n] for n in ('ours', other)}
     speed = {n: float(np.median([r['tokens'] / r['seconds'] for r in each]))
              for n, each in said.items()}
@@ -220,7 +227,7 @@ def draw(results, file):
   speed = {}
   for key, result in results.items():
     if key.startswith('fixed') and 'rounds' in result:
-      case, name, dtype = key.split(', ')
+      case, name, dtype = _parts(key)
       for n, said in result['rounds'].items():
         points = speed.setdefault(f'ours, {dtype}' if n == 'ours' else name, {})
         points[int(case.removeprefix('fixed-'))] = np.median([r['tokens'] / r['seconds'] for r in said])

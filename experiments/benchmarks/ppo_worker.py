@@ -74,7 +74,7 @@ def read(settings, mesh):
   def one(folder, wrap):
     size, params = huggingface.load(folder)
     model = transformer.decoder(dataclasses.replace(size, dtype=settings['dtype'],
-                                                    activation_dtype='float32'))  # as build.model
+                                                    activation_dtype=build.between(jax.default_backend())))
     return role(wrap(model), params, mesh)
   return one(settings['policy'], lambda model: model), one(settings['reward'], heads.scalar)
 

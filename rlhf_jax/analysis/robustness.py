@@ -159,7 +159,8 @@ def turning_point(runs):
 
 
 def lost(reward):
-  """What is lost from a curve's peak to its end, on average 0 for one that only rises and levels off.
+  """What is lost from a curve's peak to its end: on average 0 for one that has levelled off, as far as
+  the noise of evaluations is independent, and below 0 for one that still rises.
 
   The highest of many noisy evaluations is too high. So the peak is looked for among every second
   evaluation and read at the two beside it, which were not chosen for being high. NaN of fewer than 3.

@@ -53,7 +53,7 @@ def fit(wins_NN, anchor=0):
 
 
 def from_answers(score_NP, anchor=0, beta=1.0, rng=None, draws=200):
-  """(elo_N, stderr_N, wins_NN) of N policies from a score of the answer of each to the same P prompts.
+  """(elo_N, stderr_N) of N policies from a score of the answer of each to the same P prompts.
 
   Errors are those of the choice of prompts, by drawing them again `draws` times: one answer meets
   those of all other policies, and an expected win has less noise than a game, so the errors of `fit`
@@ -61,12 +61,10 @@ def from_answers(score_NP, anchor=0, beta=1.0, rng=None, draws=200):
   """
   a_wins_MP, b_wins_MP = _decided(score_NP, beta, rng)
   def fitted(weight_P):
-    wins_NN = _table(a_wins_MP @ weight_P, b_wins_MP @ weight_P, len(score_NP))
-    return fit(wins_NN, anchor)[0], wins_NN
+    return fit(_table(a_wins_MP @ weight_P, b_wins_MP @ weight_P, len(score_NP)), anchor)[0]
   prompts = a_wins_MP.shape[1]
-  elo_N, wins_NN = fitted(np.ones(prompts))
   times_DP = np.random.default_rng(0).multinomial(prompts, np.full(prompts, 1 / prompts), draws)
-  return elo_N, np.std([fitted(times_P)[0] for times_P in times_DP], axis=0, ddof=1), wins_NN
+  return fitted(np.ones(prompts)), np.std([fitted(times_P) for times_P in times_DP], axis=0, ddof=1)
 
 
 def win_counts(score_NP, beta=1.0, rng=None):

@@ -137,8 +137,9 @@ def _outer(a_ND, b_NF):
 
 
 def _outer_on_cpu(a_ND, b_NF):
-  """The same with the narrower of the two turned first: XLA's fast products want the rows of the first
-  and the columns of the second, and would take a slow one instead of turning either."""
+  """The same with the narrower of the two turned first, between two reversals that undo one another:
+  XLA's fast products want the rows of the first and the columns of the second, and what is only turned
+  it multiplies slowly, bfloat16 in float32 copies."""
   if a_ND.shape[1] > b_NF.shape[1]:
     return _outer_on_cpu(b_NF, a_ND).T
   turned_DN = jnp.flip(jnp.flip(a_ND, 1).T, 0)

@@ -59,7 +59,7 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
     """x_ND of all tokens; padding reads row 0 of the table, whatever id it holds."""
     ids_N = jnp.where(valid_BT > 0, tokens_BT, 0).reshape(-1)
     table_VD = pin(params['embed'], 'vocab', 'embed')
-    x_ND = jnp.take(table_VD, ids_N, axis=0, mode='clip').astype(config.between)
+    x_ND = _rounded(jnp.take(table_VD, ids_N, axis=0, mode='clip'), config.dtype).astype(config.between)
     return pin(place(x_ND, params, position_BT.reshape(-1)), 'rows', 'embed')
 
   def read(params, tokens_BT, valid_BT, segment_BT, branch_BT=None, keep=False):
@@ -132,7 +132,8 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
 
   def ready(params):
     """Cast, and a tree a layer: a slice of stacked weights inside a loop is a copy at every step."""
-    params = jax.tree.map(lambda w: w.astype(config.dtype), params)
+    params = params | jax.tree.map(lambda w: w.astype(config.dtype), {
+      name: params[name] for name in ('embed', 'unembed', 'layers') if name in params})
     return params | {'layers': _apart(params['layers'], config)}
 
   def unembed(params, hidden_ND):
@@ -143,6 +144,14 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
                'rows', 'vocab')
 
   return Model(_spec(config), apply, unembed, prefill, decode, ready, widen)
+
+
+def _rounded(x, dtype):
+  """x as a number of `dtype`, whatever its own type: XLA leaves out a conversion there and back."""
+  if x.dtype == dtype:
+    return x
+  kind = jnp.finfo(dtype)
+  return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)
 
 
 @partial(jax.jit, static_argnames=('room', 'axis'))

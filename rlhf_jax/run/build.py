@@ -62,14 +62,18 @@ def size(config, vocab_size):
   return sizes.config(config.model.name, vocab_size=vocab_size, **options)
 
 
+def between(platform):
+  """The type of all between products of weights, None for that of the products: on CPU XLA emulates
+  bfloat16 there."""
+  return 'float32' if platform == 'cpu' else None
+
+
 def model(config, vocab_size, mesh=None, platform=None):
   """The Model of `config.model`, its arrays kept to the rules of `mesh` if there is one, its attention
-  the best there is on `platform`: 'cpu', 'gpu', 'cuda', 'tpu', default where this process computes.
-  On CPU only products are in bfloat16, and all between them in float32: XLA emulates the rest."""
-  sized, here = size(config, vocab_size), jax.default_backend()
+  the best there is on `platform`: 'cpu', 'gpu', 'cuda', 'tpu', default where this process computes."""
+  here = jax.default_backend()
   platform = platform or here
-  if platform == 'cpu':
-    sized = dataclasses.replace(sized, activation_dtype='float32')
+  sized = dataclasses.replace(size(config, vocab_size), activation_dtype=between(platform))
   if mesh is None:
     return transformer.decoder(sized)
   attend, attend_past = attention.attention, attention.attend_cache

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import sys
 
 import ml_collections
@@ -25,17 +26,18 @@ from rlhf_jax.run.hooks import Diverged
 ERRORS = (ValueError, FileNotFoundError, FileExistsError, ConnectionError, KeyError, Diverged)
 OPTIONAL = {'clip': float, 'harmful_share': float, 'helpful_share': float, 'no_end_score': float,
             'answer_width': int, 'end_token_id': int, 'unroll': bool}     # or None
+MEMBERS = {'widths': int, 'pack': int}      # of tuples that may be empty; of others: text
 RANGES = {                                  # of keys with these last names, wherever they stand
   **dict.fromkeys(('batch_size', 'minibatches', 'microbatches', 'passes', 'samples', 'steps', 'epochs',
                    'log_every', 'eval_every', 'checkpoint_every', 'kl_horizon', 'answer_width'),
                   (1, math.inf)),
   **dict.fromkeys(('learning_rate', 'weight_decay', 'warmup', 'warmup_samples', 'halve_samples', 'clip',
-                   'value_clip', 'kl_coef', 'kl_target', 'kl_least', 'kl_stop', 'max_update_kl',
+                   'value_clip', 'kl_coef', 'kl_target', 'kl_stop', 'max_update_kl',
                    'value_coef', 'entropy_coef', 'pretrain_coef', 'lm_weight', 'harmful_weight',
                    'documents', 'dialogues', 'comparisons', 'validation_comparisons',
                    'test_comparisons'),
                   (0, math.inf)),
-  **dict.fromkeys(('discount', 'lam', 'b2'), (0, 1))}
+  **dict.fromkeys(('discount', 'lam', 'kl_least'), (0, 1))}
 
 
 def module(path):
@@ -75,9 +77,10 @@ def _convert(key, text, old):
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
     value = float(value)
   if kind is tuple:
-    value = _several(value)
+    member = type(old[0]) if old else MEMBERS.get(name, str)
+    value = tuple(float(x) if member is float and type(x) is int else x for x in _several(value))
   if not (type(value) is kind or kind is type(None) or (value is None and may_be_none)) or (
-      kind is tuple and {type(x) for x in value} - {type(x) for x in old or value}):
+      kind is tuple and any(type(x) is not member for x in value)):
     raise ValueError(f'config.{key}={text}: {"an" if kind is int else "a"} {kind.__name__} is wanted '
                      f'here, as in {old!r}')
   return value
@@ -126,7 +129,8 @@ def naming(*given):
     text = error.args[0] if error.args and isinstance(error.args[0], str) else ''
     keys = {f'config.{key}': None for config in given for key, value in flatten(config)
             if isinstance(value, str) and any(
-              '/' in path and path.strip() in text for path in value.split(','))}
+              '/' in path and re.search(re.escape(path.partition('@')[0].strip().rstrip('/'))
+                                        + r'(?![\w.-])', text) for path in value.split(','))}
     if keys and 'config.' not in text.replace('config.json', ''):
       error.args = (f'{text} ({", ".join(keys)})', *error.args[1:])
     raise
@@ -219,7 +223,7 @@ def reported(command, argv):
     print('error:', error.args[0] if error.args else repr(error), file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
-    print('\ninterrupted: the same command goes on from the last checkpoint', file=sys.stderr)
+    print('\ninterrupted: the same command again goes on from what is there', file=sys.stderr)
     sys.exit(130)
 
 

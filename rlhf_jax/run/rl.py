@@ -44,9 +44,6 @@ def check_settings(config):
     raise ValueError(f'config.ppo.kl_horizon={p.kl_horizon} lets the coefficient change by more than '
                      f'two fifths at an update of config.ppo.batch_size={p.batch_size}: use '
                      f'{-(-p.batch_size // 2)} or more')
-  if p.kl_target > 0 and p.kl_least > p.kl_coef:
-    raise ValueError(f'config.ppo.kl_least={p.kl_least} is above config.ppo.kl_coef={p.kl_coef}, '
-                     'from which the coefficient starts: lower one or raise the other')
   if p.max_update_kl and p.passes * p.minibatches == 1:
     raise ValueError(f'config.ppo.max_update_kl={p.max_update_kl} is seen by later parts of an update, '
                      'and config.ppo.passes=1, minibatches=1 has one: set it to 0 or use more parts')

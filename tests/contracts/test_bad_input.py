@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from experiments import sweep
 from rlhf_jax.core import rundir
 from rlhf_jax.data import hh, oracle, tokenizer
 from rlhf_jax.run import config
@@ -171,15 +172,6 @@ def test_ppo_settings_are_refused_before_a_run_is_opened(refused, pipeline, tmp_
     assert not (tmp_path / 'w').exists()
 
 
-def test_a_checkpoint_of_another_shape(refused, pipeline, tmp_path):
-  """The language model where the preference model belongs: its parameters have no head."""
-  policy, _ = stages(pipeline)
-  line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', policy,
-                 f'--config.preference_model={pipeline.path}/lm')
-  assert 'gives no scores' in line
-  assert not (tmp_path / 'w').exists()
-
-
 def test_test_models_of_one_name(refused, pipeline, tmp_path):
   line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', *stages(pipeline),
                  f'--config.test_models=("{pipeline.path}/pm", "{pipeline.path}/../run/pm")')
@@ -256,3 +248,20 @@ def test_a_study_is_refused_before_its_first_model(refused, tmp_path):
     ('robustness:smoke', 'seeds=1', 'config.seeds=1 gives no interval')):
     assert says in refused(name, f'--workdir={tmp_path}/w', f'--config.{setting}')
     assert not (tmp_path / 'w').exists()
+
+
+def test_a_folder_with_another_sweep_is_refused_before_anything_runs(tmp_path, monkeypatch):
+  """A run of another seed or another value of what is swept may stand there, as for one report."""
+  monkeypatch.chdir(ROOT)
+  def checked(old, setting):
+    made = sweep.points('configs/train_ppo.py', 'kl')
+    config.override(made[0][2], *setting)
+    (tmp_path / 'old').mkdir(exist_ok=True)
+    other = config.load('configs/train_ppo.py')
+    for key, value in old.items():
+      config.override(other, key, value)
+    (tmp_path / 'old' / 'config.json').write_text(json.dumps(config.to_dict(other)))
+    sweep.check_folder(tmp_path, [str(tmp_path / 'new')], made)
+  checked({'seed': 7, 'ppo.kl_coef': 0.7}, ('seed', 1))
+  with pytest.raises(FileExistsError, match='another sweep: config.eval_every is 2 there and 3 here'):
+    checked({'eval_every': 2}, ('seed', 1))

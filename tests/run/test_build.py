@@ -195,9 +195,9 @@ def test_a_frozen_role_in_another_type_keeps_its_own_on_the_host():
 
 
 def test_what_bfloat16_changes_of_a_reference():
-  """Log-probs move by less than 0.01 nats, also where products are in bfloat16: on CPU the embeddings
-  are not multiplied, and are as they are stored."""
-  for dtype, least, most in (('float32', 1e-6, 1e-2), ('bfloat16', 1e-6, 1e-2)):
+  """Log-probs move by less than 0.01 nats where the computation is in float32, and not at all where it
+  is in bfloat16 itself."""
+  for dtype, least, most in (('float32', 1e-6, 1e-2), ('bfloat16', 0.0, 0.0)):
     model = build.model(ConfigDict({'model': CONFIG['model'] | {'dtype': dtype}}), 259)
     params = spec.init(model.spec, jax.random.key(3))
     _, kept = build.kept(build.Role(model, params, None, model.spec), 'bfloat16')

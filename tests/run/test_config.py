@@ -30,6 +30,7 @@ def test_overrides_keep_types(made, key, text, value):
 
 @pytest.mark.parametrize('key, text', [('seed', '1.5'), ('seed', 'true'), ('rate', 'fast'),
                                        ('flag', '1'), ('widths', 'all'), ('rate', 'True'),
+                                       ('kinds', 'None'), ('kinds', '3'), ('widths', '8,True'),
                                        ('rate', 'None'), ('ppo.clip', 'narrow')])
 def test_other_types_are_refused(made, key, text):
   before = made.to_dict()
@@ -132,7 +133,7 @@ def test_numbers_that_no_run_can_be_made_with(key, bad, good, says):
 
 
 def test_errors_about_a_path_name_its_key():
-  config = ConfigDict({'policy': 'runs/a', 'ppo': {'judge': 'runs/b'}, 'several': 'runs/c, runs/d',
+  config = ConfigDict({'policy': 'runs/a', 'ppo': {'judge': 'runs/b@40'}, 'several': 'runs/c, runs/d/',
                        'source': 'hh'})
   def told(text):
     with pytest.raises(ValueError) as error, configs.naming(config):
@@ -140,6 +141,7 @@ def test_errors_about_a_path_name_its_key():
     return str(error.value)
   assert told('runs/b/config.json is not there') == 'runs/b/config.json is not there (config.ppo.judge)'
   assert told('no runs/d') == 'no runs/d (config.several)'
+  assert told('runs/ab has none') == 'runs/ab has none'
   assert told('hh has none') == 'hh has none'
   assert told('runs/a: set config.policy') == 'runs/a: set config.policy'
 
@@ -156,7 +158,7 @@ def test_an_interrupted_command_says_how_it_goes_on(capsys):
     raise KeyboardInterrupt
   with pytest.raises(SystemExit) as stop:
     configs.reported(stopped, [])
-  assert stop.value.code == 130 and 'the same command goes on' in capsys.readouterr().err
+  assert stop.value.code == 130 and 'the same command again goes on' in capsys.readouterr().err
 
 
 def test_divergence_is_one_line_and_a_traceback_can_be_asked_for(file, capsys, monkeypatch):

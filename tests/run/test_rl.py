@@ -128,7 +128,6 @@ def test_widths_that_are_refused():
   ({'frozen_dtype': 'bfloat16', 'rank': 2}, 'config.lora.rank=2 are added to: set one of them'),
   ({'kl_target': 1.0, 'kl_horizon': 63}, 'config.ppo.kl_horizon=63 lets the coefficient change by more '
    'than two fifths at an update of config.ppo.batch_size=128: use 64 or more'),
-  ({'kl_target': 1.0, 'kl_least': 0.1}, 'config.ppo.kl_least=0.1 is above config.ppo.kl_coef=0.05'),
   ({'minibatches': 1}, 'config.ppo.max_update_kl=0.16 is seen by later parts of an update'),
   ({'generated': 'p.jsonl', 'helpful_share': 0.5}, 'adds prompts of unknown kind to a share of '
    'config.ppo.helpful_share=0.5: set one of them'),
@@ -144,7 +143,7 @@ def test_settings_that_fit_are_not_refused():
   for p in (settings(), settings(value_head='zero', normalise='running'), settings(samples=128),
             settings(presets.bai2022('online').ppo), settings(presets.openai2019().ppo),
             settings(rank=2), settings(frozen_dtype='bfloat16'),
-            settings(kl_target=1.0, kl_horizon=64, kl_least=0.05), settings(kl_least=0.1),
+            settings(kl_target=1.0, kl_horizon=64),
             settings(minibatches=1, max_update_kl=0.0), settings(generated='p.jsonl'),
             settings(minibatches=1, passes=2), settings(kl_horizon=1)):
     rl.check_settings(p)
