@@ -81,7 +81,7 @@ def test_the_same_texts_give_the_same_file_and_others_do_not(small, tmp_path):
 def test_wrong_input_is_refused_in_one_line(tmp_path):
   with pytest.raises(ValueError, match='258 is too small.*at least 259'):
     tokenizer.train(TEXTS, 258)
-  with pytest.raises(FileNotFoundError, match='no tokenizer here'):
+  with pytest.raises(FileNotFoundError, match='none.json does not exist: name the folder'):
     tokenizer.load(tmp_path / 'none.json')
   (tmp_path / 'bad.json').write_text('{"model": ')
   with pytest.raises(ValueError, match='bad.json: not a tokenizer file'):
