@@ -119,9 +119,8 @@ def ppo():
     'generated': '',            # prompts.jsonl of experiments.generate_prompts, beside them
     'answer_width': None, 'widths': (), 'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'),
     'kl_target': 0.0, 'kl_horizon': laptop('ppo.kl_horizon'), 'kl_least': laptop('ppo.kl_least'),
-    'kl_stop': 0.0,
-    'clip': 0.2,
-    'value_clip': 0.2, 'value_coef': 0.5, 'entropy_coef': 0.0, 'pretrain_coef': 0.0, 'discount': 1.0,
+    'kl_stop': 0.0, 'clip': 0.2, 'value_clip': 0.2, 'value_coef': 0.5, 'entropy_coef': 0.0,
+    'pretrain_coef': 0.0, 'discount': 1.0,
     'lam': 0.95, 'whiten': True, 'whiten_rewards': False, 'normalise': 'none', 'no_end_score': None,
     'no_end_penalty': 0.0, 'value_init': 'preference_model', 'value_head': 'copied',
     'max_update_kl': 0.16})

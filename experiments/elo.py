@@ -16,14 +16,14 @@ from rlhf_jax.core import rundir
 from rlhf_jax.core.random import key_for
 from rlhf_jax.feedback import elo
 from rlhf_jax.run import build, sample, worlds
-from rlhf_jax.run.config import main, to_dict
+from rlhf_jax.run.config import main, several, to_dict
 from rlhf_jax.run.train import Clock, finish
 
 
 def run(config, workdir):
   """The scores by each judge, their table and figure."""
   mesh, world, clock = build.mesh(config), worlds.make(config.data), Clock()
-  names = [name.strip() for name in config.policies.split(',') if name.strip()]
+  names = several(config.policies)
   if len(names) < 2:
     raise ValueError(f'config.policies={config.policies}: Elo compares two policies or more, a comma '
                      'between')
@@ -45,15 +45,11 @@ def run(config, workdir):
     score_NP.append(sample.scores(score, judge.params, prompts, made, mesh)[:, 0])
     if world.reward:
       reward_NP.append(sample.true_rewards(world.reward(tokenizer), prompts, made)[:, 0])
-  judged = {'preference model': (score_NP, {})}
+  games = {'preference model': elo.games(score_NP)}
   if world.reward:
-    judged['simulated worker'] = reward_NP, {'beta': config.data.beta}
-  def judge_by(function, by, *arguments):
-    """With a worker of one mind: the same choices at each call."""
-    answers_NP, options = judged[by]
-    rng = {'rng': np.random.default_rng([config.seed, 30])} if options else {}
-    return function(answers_NP, *arguments, **options, **rng)
-  fits = {by: judge_by(elo.from_answers, by, config.anchor) for by in judged}
+    rng = np.random.default_rng([config.seed, 30])
+    games['simulated worker'] = elo.games(reward_NP, config.data.beta, rng)
+  fits = {by: elo.fit_games(wins_PNN, config.anchor) for by, wins_PNN in games.items()}
   mean_N = np.mean(score_NP, axis=1)
   columns = {'policy': names, 'mean score': mean_N,
              'Elo of the mean': elo.from_score(mean_N - mean_N[config.anchor])}
@@ -66,7 +62,7 @@ def run(config, workdir):
   report.write(f'{workdir}/report.html', report.html('Elo', workdir, [report.Section(
     'Scores', figures=[(figures.elo(names, fits), f'Elo relative to {names[config.anchor]}, with 95% '
                         f'intervals over {len(prompts.group_N)} prompts, drawn again.')], table=rows)]))
-  summary = {'policies': rows, 'wins': {by: judge_by(elo.win_counts, by) for by in judged},
+  summary = {'policies': rows, 'wins': {by: wins_PNN.sum(0) for by, wins_PNN in games.items()},
              'wall_seconds': clock()}
   finish(workdir, summary, f'{len(names)} policies on {len(prompts.group_N)} prompts ({clock():.0f} s)')
   return summary

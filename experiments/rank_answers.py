@@ -18,7 +18,7 @@ from rlhf_jax.evals import baselines
 from rlhf_jax.evals.preference import correct, rate
 from rlhf_jax.models import logp
 from rlhf_jax.run import build, scoring
-from rlhf_jax.run.config import main, to_dict
+from rlhf_jax.run.config import main, several, to_dict
 from rlhf_jax.run.train import Clock, finish
 
 
@@ -29,7 +29,7 @@ def run(config, workdir):
     raise FileNotFoundError(f'no folder of answers: name one in {sources.DATA_VARIABLE} or '
                             'config.data_dir')
   mesh = build.mesh(config, config.batch_size)
-  names = [name.strip() for name in config.policies.split(',') if name.strip()]
+  names = several(config.policies)
   if not names:
     raise ValueError('config.policies is empty: name one or more run directories, a comma between')
   policies = [build.policy(name, mesh) for name in names]

@@ -147,8 +147,7 @@ def weights(folder):
 def serve(settings):
   """Our side, a process of its own."""
   config, params = huggingface.load(settings['folder'])
-  plain = transformer.decoder(dataclasses.replace(config, dtype=settings['dtype'],
-                                                  activation_dtype=build.between(jax.default_backend())))
+  plain = transformer.decoder(build.computed(dataclasses.replace(config, dtype=settings['dtype'])))
   model = plain._replace(unembed=functools.partial(unembed, plain, settings['hazard']))
   params = jax.device_put(params)
   prompt = jnp.array(np.load(settings['prompts']), jnp.int32)

@@ -73,8 +73,7 @@ def read(settings, mesh):
   """(policy, judge) of the folders."""
   def one(folder, wrap):
     size, params = huggingface.load(folder)
-    model = transformer.decoder(dataclasses.replace(size, dtype=settings['dtype'],
-                                                    activation_dtype=build.between(jax.default_backend())))
+    model = transformer.decoder(build.computed(dataclasses.replace(size, dtype=settings['dtype'])))
     return role(wrap(model), params, mesh)
   return one(settings['policy'], lambda model: model), one(settings['reward'], heads.scalar)
 

@@ -26,8 +26,7 @@ def main():
   with open(settings['batches'], encoding='utf-8') as file:
     plan = json.load(file)
   config, params = huggingface.load(settings['folder'])
-  body = transformer.decoder(dataclasses.replace(config, dtype=settings['dtype'],
-                                                 activation_dtype=build.between(jax.default_backend())))
+  body = transformer.decoder(build.computed(dataclasses.replace(config, dtype=settings['dtype'])))
   optimizer = optim.adam(optim.schedule(1), b2=settings['b2'])
   loss = build.preference_loss(body, 0.0, packed=settings['packed'])
   update = jax.jit(step.update(loss, optimizer), donate_argnums=0)

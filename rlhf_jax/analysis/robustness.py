@@ -94,10 +94,17 @@ def cells(runs):
   return found
 
 
+def seed_means(values):
+  """{seed: the mean of its values} of (seed, value) pairs."""
+  found = {}
+  for seed, value in values:
+    found.setdefault(seed, []).append(value)
+  return {seed: np.mean(of_seed) for seed, of_seed in found.items()}
+
+
 def by_seed(value, runs):
   """The mean of value(run) over the runs of each seed: two where each half is trained against."""
-  seeds = dict.fromkeys(r.seed for r in runs)
-  return np.array([np.mean([value(r) for r in runs if r.seed == seed]) for seed in seeds])
+  return np.array(list(seed_means((r.seed, value(r)) for r in runs).values()))
 
 
 def law(run):
@@ -129,16 +136,16 @@ def cell(runs):
 
 
 def _laws(runs):
+  """What `cell` says of the laws of its runs."""
   kept = with_law(runs)
   row = {'runs': len(runs), 'fitted': len(kept),
          'nearer': sum(fit['r2'] > fit['r2_kl'] for _, fit in kept)}
-  if len({run.seed for run, _ in kept}) < 2:
+  of = {name: list(seed_means((run.seed, fit[name]) for run, fit in kept).values())
+        for name in ('slope', 'r2', 'r2_kl', 'exponent')}
+  if len(of['exponent']) < 2:
     return row
-  alone = {id(run): fit for run, fit in kept}
-  def of_seeds(name):
-    return by_seed(lambda run: alone[id(run)][name], [run for run, _ in kept])
-  row |= {name: float(of_seeds(name).mean()) for name in ('slope', 'r2', 'r2_kl')}
-  return row | dict(zip(('exponent', 'exponent_low', 'exponent_high'), interval(of_seeds('exponent')),
+  row |= {name: float(np.mean(of_seeds)) for name, of_seeds in of.items()}
+  return row | dict(zip(('exponent', 'exponent_low', 'exponent_high'), interval(of['exponent']),
                         strict=True))
 
 
@@ -218,11 +225,9 @@ def slopes(runs, judge):
   are not. Seeds count where all their runs have a law, for p those of all policies; p is None where
   fewer than two policies or seeds are left, and a policy of fewer than two seeds is left out.
   """
-  slope, found = {}, {}
-  for run, fit in with_law([run for run in runs if run.judge == judge]):
-    slope.setdefault((run.policy, run.seed), []).append(fit['slope'])
-  for (policy, seed), values in slope.items():
-    found.setdefault(policy, {})[seed] = np.mean(values)
+  laws = with_law([run for run in runs if run.judge == judge])
+  found = {policy: seed_means((run.seed, fit['slope']) for run, fit in laws if run.policy == policy)
+           for policy in dict.fromkeys(run.policy for run, _ in laws)}
   found = {policy: of for policy, of in found.items() if len(of) > 1}
   seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
   p = equal([[of[seed] for seed in seeds] for of in found.values()]) if (

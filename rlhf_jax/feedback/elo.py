@@ -52,50 +52,42 @@ def fit(wins_NN, anchor=0):
   return PER_SCORE * (r_N - r_N[anchor]), PER_SCORE * np.sqrt(np.maximum(variance_N, 0))
 
 
-def from_answers(score_NP, anchor=0, beta=1.0, rng=None, draws=200):
-  """(elo_N, stderr_N) of N policies from a score of the answer of each to the same P prompts.
-
-  Errors are those of the choice of prompts, by drawing them again `draws` times: one answer meets
-  those of all other policies, and an expected win has less noise than a game, so the errors of `fit`
-  would be wrong. beta, rng: as of `win_counts`.
-  """
-  a_wins_MP, b_wins_MP = _decided(score_NP, beta, rng)
-  def fitted(weight_P):
-    return fit(_table(a_wins_MP @ weight_P, b_wins_MP @ weight_P, len(score_NP)), anchor)[0]
-  prompts = a_wins_MP.shape[1]
-  times_DP = np.random.default_rng(0).multinomial(prompts, np.full(prompts, 1 / prompts), draws)
-  return fitted(np.ones(prompts)), np.std([fitted(times_P) for times_P in times_DP], axis=0, ddof=1)
-
-
-def win_counts(score_NP, beta=1.0, rng=None):
-  """wins_NN between N policies from a score of the answer of each to the same P prompts.
+def games(score_NP, beta=1.0, rng=None):
+  """wins_PNN between N policies on each of P prompts, from a score of the answer of each; summed over
+  prompts it is what `fit` takes.
 
   A prompt is one comparison of each pair. Without `rng` it counts sigmoid(beta * difference) for the
   one and the rest for the other: beta = 1 for a preference model (eq. 4.2). With it a simulated
   worker of sharpness beta chooses, and the comparisons of the weakest level do not count (appendix
   B.5), which makes differences larger than those of the scores.
   """
-  a_wins_MP, b_wins_MP = _decided(score_NP, beta, rng)
-  return _table(a_wins_MP.sum(1), b_wins_MP.sum(1), len(score_NP))
-
-
-def _decided(score_NP, beta, rng):
-  """Wins of the first and of the second policy of each pair on each prompt."""
   score_NP = np.asarray(score_NP, np.float64)
-  a_M, b_M = np.triu_indices(len(score_NP), 1)
+  count, prompts = score_NP.shape
+  a_M, b_M = np.triu_indices(count, 1)
   if rng is None:
-    share_MP = special.expit(beta * (score_NP[a_M] - score_NP[b_M]))
-    return share_MP, 1 - share_MP
-  said = worker.judge(score_NP[a_M].ravel(), score_NP[b_M].ravel(), beta, rng)
-  prefers_MP, kept_MP = (x.reshape(len(a_M), -1) for x in (said.prefers_a_N, said.kept_N))
-  return prefers_MP & kept_MP, ~prefers_MP & kept_MP
+    a_wins_MP = special.expit(beta * (score_NP[a_M] - score_NP[b_M]))
+    b_wins_MP = 1 - a_wins_MP
+  else:
+    said = worker.judge(score_NP[a_M].ravel(), score_NP[b_M].ravel(), beta, rng)
+    prefers_MP, kept_MP = (x.reshape(len(a_M), -1) for x in (said.prefers_a_N, said.kept_N))
+    a_wins_MP, b_wins_MP = prefers_MP & kept_MP, ~prefers_MP & kept_MP
+  wins_PNN = np.zeros((prompts, count, count))
+  wins_PNN[:, a_M, b_M], wins_PNN[:, b_M, a_M] = a_wins_MP.T, b_wins_MP.T
+  return wins_PNN
 
 
-def _table(a_wins_M, b_wins_M, n):
-  a_M, b_M = np.triu_indices(n, 1)
-  wins_NN = np.zeros((n, n))
-  wins_NN[a_M, b_M], wins_NN[b_M, a_M] = a_wins_M, b_wins_M
-  return wins_NN
+def fit_games(wins_PNN, anchor=0, draws=200):
+  """(elo_N, stderr_N) from the `games` on P prompts.
+
+  Errors are those of the choice of prompts, by drawing them again `draws` times: one answer meets
+  those of all other policies, and an expected win has less noise than a game, so the errors of `fit`
+  would be wrong.
+  """
+  def fitted(times_P):
+    return fit(np.tensordot(times_P, wins_PNN, 1), anchor)[0]
+  prompts = len(wins_PNN)
+  times_DP = np.random.default_rng(0).multinomial(prompts, np.full(prompts, 1 / prompts), draws)
+  return fitted(np.ones(prompts)), np.std([fitted(times_P) for times_P in times_DP], axis=0, ddof=1)
 
 
 def _checked(wins_NN, anchor):

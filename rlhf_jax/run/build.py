@@ -62,10 +62,12 @@ def size(config, vocab_size):
   return sizes.config(config.model.name, vocab_size=vocab_size, **options)
 
 
-def between(platform):
-  """The type of all between products of weights, None for that of the products: on CPU XLA emulates
-  bfloat16 there."""
-  return 'float32' if platform == 'cpu' else None
+def computed(sized, platform=None):
+  """The TransformerConfig as `platform` computes it, default this process: on CPU with float32 between
+  the products of weights, where XLA emulates bfloat16."""
+  if sized.activation_dtype or (platform or jax.default_backend()) != 'cpu':
+    return sized
+  return dataclasses.replace(sized, activation_dtype='float32')
 
 
 def model(config, vocab_size, mesh=None, platform=None):
@@ -73,7 +75,7 @@ def model(config, vocab_size, mesh=None, platform=None):
   the best there is on `platform`: 'cpu', 'gpu', 'cuda', 'tpu', default where this process computes."""
   here = jax.default_backend()
   platform = platform or here
-  sized = dataclasses.replace(size(config, vocab_size), activation_dtype=between(platform))
+  sized = computed(size(config, vocab_size), platform)
   if mesh is None:
     return transformer.decoder(sized)
   attend, attend_past = attention.attention, attention.attend_cache

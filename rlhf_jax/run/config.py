@@ -78,7 +78,7 @@ def _convert(key, text, old):
     value = float(value)
   if kind is tuple:
     member = type(old[0]) if old else MEMBERS.get(name, str)
-    value = tuple(float(x) if member is float and type(x) is int else x for x in _several(value))
+    value = tuple(float(x) if member is float and type(x) is int else x for x in several(value))
   if not (type(value) is kind or kind is type(None) or (value is None and may_be_none)) or (
       kind is tuple and any(type(x) is not member for x in value)):
     raise ValueError(f'config.{key}={text}: {"an" if kind is int else "a"} {kind.__name__} is wanted '
@@ -86,7 +86,7 @@ def _convert(key, text, old):
   return value
 
 
-def _several(value):
+def several(value):
   """A tuple of what was written as one value, a list, or words with a comma between."""
   if isinstance(value, str):
     value = [part.strip() for part in value.split(',') if part.strip()]
@@ -129,8 +129,8 @@ def naming(*given):
     text = error.args[0] if error.args and isinstance(error.args[0], str) else ''
     keys = {f'config.{key}': None for config in given for key, value in flatten(config)
             if isinstance(value, str) and any(
-              '/' in path and re.search(re.escape(path.partition('@')[0].strip().rstrip('/'))
-                                        + r'(?![\w.-])', text) for path in value.split(','))}
+              '/' in path and re.search(re.escape(path.partition('@')[0].rstrip('/'))
+                                        + r'(?![\w.-])', text) for path in several(value))}
     if keys and 'config.' not in text.replace('config.json', ''):
       error.args = (f'{text} ({", ".join(keys)})', *error.args[1:])
     raise

@@ -148,34 +148,35 @@ def test_conversions_by_hand():
 def test_expected_wins_by_hand():
   """Two prompts, three players: differences 0 and ln 3 between the first two, ln 3 and 0, ..."""
   score = np.log([[1., 3], [1, 1], [3, 1]])
-  np.testing.assert_allclose(elo.win_counts(score), [[0, 1.25, 1], [0.75, 0, 0.75], [1, 1.25, 0]])
-  np.testing.assert_allclose(elo.win_counts(score, beta=2)[0, 1], 0.5 + 0.9)
+  np.testing.assert_allclose(elo.games(score).sum(0), [[0, 1.25, 1], [0.75, 0, 0.75], [1, 1.25, 0]])
+  np.testing.assert_allclose(elo.games(score, beta=2).sum(0)[0, 1], 0.5 + 0.9)
   # equal differences of scores on every prompt are what Elo assumes
   score = np.array([[0.], [1], [-0.5]]) + np.random.default_rng(0).normal(size=50)
-  np.testing.assert_allclose(elo.fit(elo.win_counts(score))[0], elo.from_score([0, 1, -0.5]), atol=1)
+  np.testing.assert_allclose(elo.fit(elo.games(score).sum(0))[0], elo.from_score([0, 1, -0.5]), atol=1)
 
 
 def test_a_worker_counts_what_he_kept():
   reward = np.random.default_rng(1).normal(size=(3, 400)) + np.array([[0], [1.], [1]])
-  wins = elo.win_counts(reward, 2.0, np.random.default_rng(5))
+  wins = elo.games(reward, 2.0, np.random.default_rng(5)).sum(0)
   a, b = np.concatenate([reward[[0, 0, 1]]]), np.concatenate([reward[[1, 2, 2]]])
   said = worker.judge(a.ravel(), b.ravel(), 2.0, np.random.default_rng(5))
   first = said.prefers_a_N.reshape(3, 400), said.kept_N.reshape(3, 400)
   assert wins[0, 1] == (first[0] & first[1])[0].sum() and wins[2, 1] == (~first[0] & first[1])[2].sum()
   assert wins.sum() == said.kept_N.sum() == 900 and not np.diag(wins).any()
-  sharp = elo.win_counts(reward, 1e9, np.random.default_rng(0))
+  sharp = elo.games(reward, 1e9, np.random.default_rng(0)).sum(0)
   gap = (reward[0] - reward[1])[np.abs(reward[0] - reward[1]) > np.quantile(
     np.abs(np.concatenate([a - b])), worker.WEAKEST_SHARE)]
   assert sharp[0, 1] == (gap > 0).sum() and sharp[1, 0] == (gap < 0).sum()
 
 
-def test_errors_from_answers_are_those_of_another_draw_of_prompts():
+def test_errors_of_games_are_those_of_another_draw_of_prompts():
   """Three policies, 300 prompts, many studies: the spread of the fits is what one study says of itself.
   Prompts differ in what they do to all answers, which drops out; answers meet two others each."""
   def study(seed):
     rng = np.random.default_rng(seed)
     score_NP = np.array([0, 0.6, 1.0])[:, None] + rng.normal(size=(3, 300)) + 3 * rng.normal(size=300)
-    return elo.from_answers(score_NP), elo.from_answers(score_NP, rng=np.random.default_rng([seed, 1]))
+    rng = np.random.default_rng([seed, 1])
+    return elo.fit_games(elo.games(score_NP)), elo.fit_games(elo.games(score_NP, rng=rng))
   studies = [study(seed) for seed in range(60)]
   for judge in range(2):
     elo_SN, error_SN = (np.array([s[judge][i] for s in studies]) for i in range(2))
@@ -183,4 +184,5 @@ def test_errors_from_answers_are_those_of_another_draw_of_prompts():
     np.testing.assert_allclose(error_SN[:, 1:].mean(0), elo_SN[:, 1:].std(0, ddof=1), rtol=0.3)
     assert not error_SN[:, 0].any()
   score_NP = np.random.default_rng(0).normal(size=(3, 50))
-  np.testing.assert_allclose(elo.from_answers(score_NP, 1)[0], elo.fit(elo.win_counts(score_NP), 1)[0])
+  wins_PNN = elo.games(score_NP)
+  np.testing.assert_allclose(elo.fit_games(wins_PNN, 1)[0], elo.fit(wins_PNN.sum(0), 1)[0])
