@@ -39,9 +39,9 @@ def run(config, workdir):
   columns = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != 'n'}
   figure = figures.reward_against_sqrt_kl(columns['KL (nats)'], columns['pm_score'],
                                           columns.get('true_reward'))
-  report.write(f'{workdir}/report.html', report.html('Best of n', workdir, [report.Section(
+  report.write(workdir, 'Best of n', workdir, [report.Section(
     'Score and true reward', figures=[(figure, 'Against √KL of best-of-n, n = 1, 2, 4, ...')],
-    table=rows)]))
+    table=rows)])
   summary = {'best_of_n': table, 'wall_seconds': clock()}
   finish(workdir, summary, f'{len(score_NK)} prompts x {config.samples} answers ({clock():.0f} s)')
   return summary

@@ -59,9 +59,9 @@ def run(config, workdir):
     columns['mean true reward'] = np.mean(reward_NP, axis=1)
   rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
   print(tables.text_table(rows))
-  report.write(f'{workdir}/report.html', report.html('Elo', workdir, [report.Section(
+  report.write(workdir, 'Elo', workdir, [report.Section(
     'Scores', figures=[(figures.elo(names, fits), f'Elo relative to {names[config.anchor]}, with 95% '
-                        f'intervals over {len(prompts.group_N)} prompts, drawn again.')], table=rows)]))
+                        f'intervals over {len(prompts.group_N)} prompts, drawn again.')], table=rows)])
   summary = {'policies': rows, 'wins': {by: wins_PNN.sum(0) for by, wins_PNN in games.items()},
              'wall_seconds': clock()}
   finish(workdir, summary, f'{len(names)} policies on {len(prompts.group_N)} prompts ({clock():.0f} s)')

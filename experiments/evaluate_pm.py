@@ -53,9 +53,9 @@ def run(config, workdir):
               for name in data}
   ceiling = facts['ceiling'] if 'ceiling' in facts else None
   print(tables.text_table(preference_report.rows(measured)))
-  report.write(f'{workdir}/report.html', report.html(
-    'Instruments of a preference model', config.preference_model,
-    preference_report.sections(measured, found, data, groups, ceiling)))
+  report.write(
+    workdir, 'Instruments of a preference model', config.preference_model,
+    preference_report.sections(measured, found, data, groups, ceiling))
   summary = {'mean_score': mean, 'ceiling': ceiling, **measured, 'wall_seconds': clock()}
   cal = measured['test']['calibration']
   flags = ', '.join(f'{k} {v["verdict"]}' for k, v in measured['test']['scaled'].items())

@@ -104,12 +104,12 @@ def write(config, workdir):
   print(tables.text_table(means), tables.text_table(differences), sep='\n\n')
   figure = figures.learning_curves(pairs, curves, 'pairs of the true order',
                                    'accuracy on held-out pairs')
-  report.write(f'{workdir}/report.html', report.html(
-    'Ranked scales must be unlearned', f'{config.seeds} seeds, {workdir}', [report.Section(
+  report.write(
+    workdir, 'Ranked scales must be unlearned', f'{config.seeds} seeds, {workdir}', [report.Section(
       'Accuracy after pretraining on another order', table=means, figures=[(
         figure, 'Mean over seeds and 95% interval. Pretrained on the true order after 10 (T1), 40, '
         '160 or 640 (T4) random transpositions, on its top half against the rest, or not at all.')]),
-      report.Section('Differences, paired by seed, with 95% intervals', table=differences)]))
+      report.Section('Differences, paired by seed, with 95% intervals', table=differences)])
   return {'pairs': pairs[shown]} | {k: {name: x[shown] for name, x in v._asdict().items()}
                                     for k, v in (curves | gaps).items()}
 

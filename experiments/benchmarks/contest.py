@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from rlhf_jax.core import environment as environments
+
 MOST_LOAD = 0.2                 # cores used by anything but the contender
 MOST_REPEATS = 4                # rounds thrown away for each that counts, before giving up
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -149,14 +151,9 @@ def per_second(key='tokens'):
 
 
 def machine():
-  """What the numbers were made on."""
-  cpu = platform.processor() or platform.machine()
-  try:
-    with open('/proc/cpuinfo') as file:
-      cpu = next(line.split(':')[1].strip() for line in file if line.startswith('model name'))
-  except (OSError, StopIteration):
-    pass
-  return {'cpu': cpu, 'cores': os.cpu_count(), 'python': platform.python_version()}
+  """What the numbers were made on, and by which code."""
+  return {'cpu': environments.processor(), 'cores': os.cpu_count(), 'python': platform.python_version(),
+          'code': environments.code()}
 
 
 def _busy():

@@ -3,7 +3,6 @@
 Bai et al. 2022, sections 4.1 and 4.3: reward against the distance from the initial policy. The score
 that is optimised rises along the way; the true reward shows where that stops to pay.
 """
-import pathlib
 
 import numpy as np
 
@@ -51,10 +50,10 @@ def write(path, key):
   print(line)
   table = rows(runs, key)
   rundir.write_summary(path, {'in_order': ordered, 'runs': table})
-  report.write(pathlib.Path(path) / 'report.html', report.html(
-    f'Reward against distance, by {SETTINGS[key]}', f'{len(runs)} PPO runs; {line}', [report.Section(
-      'The frontier', paragraphs=['Against the square root of the KL to the initial policy, along each '
-                                  'run; the first seed of each value.'],
-      figures=[(figures.frontier(dict(_panels(runs)), '√KL (√nats)'),
-                f'One line a {SETTINGS[key]}, which stands at its end.')],
-      table=table)]))
+  report.write(
+    path, f'Reward against distance, by {SETTINGS[key]}', f'{len(runs)} PPO runs; {line}', [
+      report.Section('The frontier', [
+        'Against the square root of the KL to the initial policy, along each run; the first seed of '
+        'each value.'], table=table, figures=[(
+          figures.frontier(dict(_panels(runs)), '√KL (√nats)'),
+          f'One line a {SETTINGS[key]}, which stands at its end.')])])

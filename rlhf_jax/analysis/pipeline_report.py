@@ -14,8 +14,8 @@ def write(path):
   summary = rundir.read_summary(path)
   sections = [_headline(summary), _losses(path), _preferences(path, summary),
               _ppo(path, summary), _samples(path)]
-  report.write(path / 'report.html', report.html(
-    'Training a helpful and harmless assistant', _subtitle(path, summary), sections))
+  report.write(
+    path, 'Training a helpful and harmless assistant', _subtitle(path, summary), sections)
 
 
 def _subtitle(path, summary):

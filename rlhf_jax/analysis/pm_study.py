@@ -80,7 +80,7 @@ def write(path, name):
   print(tables.text_table(rows))
   rundir.write_summary(path, summary)
   title = rundir.read_config(path)['title']
-  report.write(pathlib.Path(path) / 'report.html', report.html(title, f'{len(rows)} cells', sections))
+  report.write(path, title, f'{len(rows)} cells', sections)
   return summary
 
 

@@ -5,6 +5,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 from rlhf_jax.analysis import style, tables
@@ -34,20 +35,22 @@ class Section(NamedTuple):
   dialogues: Sequence = ()
 
 
-def html(title, subtitle, sections):
-  """The page as text."""
+def write(folder, title, subtitle, sections):
+  """The page as report.html in the folder of a run or of runs, whole or not at all; what they were made
+  with stands at its foot."""
+  rundir.write_text(Path(folder) / 'report.html',
+                    html(title, subtitle, sections, rundir.made_with(folder)))
+
+
+def html(title, subtitle, sections, made_with=None):
+  """The page as text. made_with: of `rundir.made_with`."""
   body = '\n'.join(map(_section, sections))
   return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
           f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
           f'<meta name="color-scheme" content="light dark">\n<title>{escape(title)}</title>\n'
           f'<style>{_CSS}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{escape(title)}</h1>\n'
-          f'<p class="subtitle">{escape(subtitle)}</p>\n</header>\n{body}\n</main>\n</body>\n'
-          '</html>\n')
-
-
-def write(path, text):
-  """The page as a file, whole or not at all."""
-  rundir.write_text(path, text)
+          f'<p class="subtitle">{escape(subtitle)}</p>\n</header>\n{body}\n'
+          f'{_foot(made_with or {})}</main>\n</body>\n</html>\n')
 
 
 def _section(section):
@@ -66,6 +69,18 @@ def _numbers(numbers):
   return '<dl class="numbers">' + ''.join(
     f'<div><dt>{escape(label)}</dt><dd>{escape(_text(value))}</dd></div>'
     for label, value in numbers.items()) + '</dl>'
+
+
+def _foot(made_with):
+  """Days, code, libraries and machine, if they are known; the command is in the folder."""
+  parts = {name: ', '.join(texts) for name, texts in made_with.items() if name != 'command'}
+  if not parts:
+    return ''
+  days = sorted({time[:10] for time in made_with['time']})
+  parts['time'] = ' to '.join(dict.fromkeys([days[0], days[-1]]))
+  said = [f'{name} {text}' if text[:1].isdigit() and name not in ('time', 'devices') else text
+          for name, text in parts.items()]
+  return f'<footer>{escape(" · ".join(said))}</footer>\n'
 
 
 @style.styled
@@ -161,6 +176,8 @@ th.number, td.number { text-align: right; white-space: nowrap; }
   padding: 0.05rem 0.6rem; font-size: 0.78rem; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
 .words { white-space: pre-wrap; overflow-wrap: anywhere; }
+footer { border-top: 1px solid var(--line); margin-top: 2.25rem; padding-top: 1rem;
+  color: var(--soft); font-size: 0.82rem; }
 @media (max-width: 40rem) { main { padding-top: 2rem; } .pair { grid-template-columns: 1fr; }
   .answer + .answer { border-left: 0; border-top: 1px solid var(--line); }
   .plate img { max-width: none; } }

@@ -274,8 +274,8 @@ def write(path):
     'turn, over their means. Lost: from the peak, looked for among every second evaluation and read '
     'at the two beside it, to the end.'], table=turns), *answers,
     *_sections(runs, largest)]
-  report.write(pathlib.Path(path) / 'report.html', report.html(
-    'Robustness of preference models and policies', f'{len(runs)} policies', sections))
+  report.write(
+    path, 'Robustness of preference models and policies', f'{len(runs)} policies', sections)
   return {'cells': rows} | found
 
 

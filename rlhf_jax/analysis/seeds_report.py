@@ -1,5 +1,4 @@
 """One setting of PPO over several seeds, from the runs' folders alone: does any of them break?"""
-import pathlib
 
 import numpy as np
 
@@ -47,8 +46,8 @@ def write(path):
     values_ST = np.stack([run.curve[name] for run in runs])
     return samples, values_ST.mean(axis=0), values_ST.min(axis=0), values_ST.max(axis=0)
   panels = {title: {'': band(name)} for name, title in CURVES.items() if name in runs[0].curve}
-  report.write(pathlib.Path(path) / 'report.html', report.html(
-    'One setting, several seeds', f'{len(runs)} PPO runs', [report.Section(
+  report.write(
+    path, 'One setting, several seeds', f'{len(runs)} PPO runs', [report.Section(
       'Along training', figures=[(figures.lines(panels, 'samples', '', marker='', share_y=False),
                                   'Means over the seeds, and the range from lowest to highest.')]),
       report.Section('Seed by seed', paragraphs=[
@@ -56,4 +55,4 @@ def write(path):
         "model's score; r2, r2_kl: of the score against √KL and against KL, up to half of its gain."],
         table=table),
       report.Section('Over seeds', paragraphs=['Means with 95% intervals.'], table=[
-        {name: seeds.text(value) for name, value in means.items()}])]))
+        {name: seeds.text(value) for name, value in means.items()}])])

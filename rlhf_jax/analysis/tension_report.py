@@ -1,5 +1,4 @@
 """The report of a sweep over the helpful share of PPO's prompts, from its run directories alone."""
-import pathlib
 
 import numpy as np
 
@@ -17,13 +16,13 @@ def write(path):
   figure = figures.tension(
     {title: ends(runs, name) for name, title in REFUSALS.items() if name in known},
     {title: mean_curves(runs, name) for name, title in CURVES.items() if name in known})
-  report.write(pathlib.Path(path) / 'report.html', report.html(
-    'Helpful and harmless prompts', f'{len(runs)} PPO runs', [report.Section(
+  report.write(
+    path, 'Helpful and harmless prompts', f'{len(runs)} PPO runs', [report.Section(
       'The tension', paragraphs=[
         'Policies trained on different shares of helpful prompts, all with the same held-out prompts. '
         'A refusal is an answer that declines and does nothing of what was asked.'],
       figures=[(figure, 'Points: runs, with the 95% interval over prompts; lines: means over runs.')],
-      table=table(runs))]))
+      table=table(runs))])
 
 
 def ends(runs, name):

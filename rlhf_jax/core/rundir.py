@@ -1,7 +1,7 @@
-"""The run directory: config.json, metrics.jsonl, summary.json, checkpoints/ and DONE.
+"""The run directory: config.json, starts.jsonl, metrics.jsonl, summary.json, checkpoints/ and DONE.
 
 One folder is one run of one resolved config. Files are replaced whole (written beside, then
-renamed), only metrics.jsonl grows; a run killed at any moment leaves a folder that can be resumed.
+renamed), only the .jsonl grow; a run killed at any moment leaves a folder that can be resumed.
 Of several processes (RLHF_PROCESS, see `run.config.prepare_backend`) the first alone writes.
 Numbers that are not finite are written as null, so every file is strict JSON. No jax here.
 """
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rlhf_jax.core import environment
+
 
 def writes():
   """Whether this process is the one that writes files."""
@@ -20,7 +22,8 @@ def writes():
 
 
 def open_run(path, config):
-  """'new' (config.json is written now), 'resume' (the same config, not finished) or 'done'.
+  """'new' (config.json is written now), 'resume' (the same config, not finished) or 'done'. Of one that
+  is not done starts.jsonl tells with what it was started, see `made_with`.
 
   Refuses, and changes nothing, where the folder holds another config or is no run at all. Two
   configs are the same when their JSON is: 1 and 1.0 differ, a tuple and a list do not.
@@ -31,6 +34,7 @@ def open_run(path, config):
   if not path.exists() or all(file.suffix == '.tmp' for file in path.iterdir()):
     path.mkdir(parents=True, exist_ok=True)
     write_text(path / 'config.json', text + '\n')
+    _append(path / 'starts.jsonl', environment.describe())
     return 'new'
   if not (path / 'config.json').exists():
     raise ValueError(f'{path} is not empty and has no config.json, so it is not a run: '
@@ -38,7 +42,19 @@ def open_run(path, config):
   for key, there, here in differences(read_config(path), json.loads(text)):
     raise ValueError(f'{path} holds a run of another config: {key} is {there} there and {here} here; '
                      'set it back to resume that run, or name another folder')
-  return 'done' if is_done(path) else 'resume'
+  if is_done(path):
+    return 'done'
+  _append(path / 'starts.jsonl', environment.describe())
+  return 'resume'
+
+
+def made_with(path):
+  """{name: the texts of `environment.describe`, each once} of all starts of the run in `path` and of
+  the runs in its folders; {} where none was noted."""
+  files = [*Path(path).glob('starts.jsonl'), *sorted(Path(path).glob('*/starts.jsonl'))]
+  starts = [record for file in files for _, record in _records(file)]
+  return {name: list(dict.fromkeys(start[name] for start in starts if name in start))
+          for name in dict.fromkeys(name for start in starts for name in start)}
 
 
 def config_hash(config):
@@ -66,10 +82,7 @@ def append_metrics(path, step, metrics):
     if np.size(value) != 1:
       raise ValueError(f'metric {name!r} has {np.size(value)} values: reduce it to one number')
     line[name] = _plain(float(np.reshape(value, ())))
-  if not writes():
-    return
-  with open(Path(path) / 'metrics.jsonl', 'a', encoding='utf-8') as file:
-    file.write(json.dumps(line) + '\n')
+  _append(Path(path) / 'metrics.jsonl', line)
 
 
 def truncate_metrics(path, step):
@@ -134,6 +147,12 @@ def write_text(path, text):
   beside = path.with_name(path.name + '.tmp')
   beside.write_text(text, encoding='utf-8')
   os.replace(beside, path)
+
+
+def _append(file, record):
+  if writes():
+    with open(file, 'a', encoding='utf-8') as lines:
+      lines.write(json.dumps(record) + '\n')
 
 
 def _config_text(config, **options):

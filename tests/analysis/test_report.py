@@ -1,5 +1,6 @@
 """The page is one file, well formed, escaped, the same each time, and asks for nothing outside."""
 import base64
+import json
 import re
 from html.parser import HTMLParser
 
@@ -89,6 +90,20 @@ def test_before_stands_left_of_after_with_its_own_badges():
 
 
 def test_the_page_is_written_whole(tmp_path):
-  report.write(tmp_path / 'report.html', _page())
-  assert (tmp_path / 'report.html').read_text(encoding='utf-8') == _page()
+  report.write(tmp_path, HOSTILE, 's', [])
+  assert (tmp_path / 'report.html').read_text(encoding='utf-8') == report.html(HOSTILE, 's', [])
   assert [file.name for file in tmp_path.iterdir()] == ['report.html']
+
+
+def test_at_the_foot_stands_what_the_runs_were_made_with(tmp_path):
+  for name, day, code in (('a', '2026-03-01', 'commit abc'), ('b', '2026-03-04', HOSTILE)):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'starts.jsonl').write_text(json.dumps({
+      'time': f'{day}T10:00:00+00:00', 'command': 'python -m x', 'code': code, 'jax': '0.10.2',
+      'devices': '2 x cpu'}) + '\n')
+  report.write(tmp_path, 't', 's', [])
+  texts = _Reader((tmp_path / 'report.html').read_text(encoding='utf-8')).texts
+  assert f'2026-03-01 to 2026-03-04 · commit abc, {HOSTILE} · jax 0.10.2 · 2 x cpu' in texts
+  report.write(tmp_path / 'a', 't', 's', [])
+  assert '2026-03-01 · commit abc · jax 0.10.2 · 2 x cpu' in _Reader(
+    (tmp_path / 'a' / 'report.html').read_text(encoding='utf-8')).texts

@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[2]
 LAYER = {'core': 0, 'models': 1, 'data': 1, 'algorithms': 2, 'rewards': 2, 'rollout': 2,
          'feedback': 3, 'evals': 4, 'analysis': 5, 'run': 6, 'configs': 6, 'experiments': 7,
          'tests': 8}
-EDGE = ('core.rundir', 'data.sources', 'data.tokenizer', 'data.hh', 'data.teacher_file',
-        'models.huggingface', 'feedback.store', 'analysis.report', 'run', 'experiments')
+EDGE = ('core.environment', 'core.rundir', 'data.sources', 'data.tokenizer', 'data.hh',
+        'data.teacher_file', 'models.huggingface', 'feedback.store', 'analysis.report', 'run',
+        'experiments')
 FILE_MODULES = {'gzip', 'bz2', 'lzma', 'zipfile', 'tarfile', 'shutil', 'tempfile', 'sqlite3',
                 'urllib', 'requests', 'http', 'socket', 'subprocess'}
 FILE_METHODS = {'open', 'read_text', 'read_bytes', 'write_text', 'write_bytes', 'savefig'}

@@ -1,6 +1,8 @@
 """A run directory is resumed or refused, never overwritten; its files survive a kill."""
 import json
+import platform
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,10 +25,37 @@ def test_a_folder_is_new_then_resumed_then_done(tmp_path):
   assert rundir.open_run(folder, dict(reversed(CONFIG.items()))) == 'done'
 
 
+def test_each_start_is_noted_with_code_libraries_and_devices(tmp_path):
+  for name in ('study', 'study/stage'):
+    rundir.open_run(tmp_path / name, CONFIG)
+  rundir.open_run(tmp_path / 'study', CONFIG)
+  rundir.mark_done(tmp_path / 'study')
+  rundir.open_run(tmp_path / 'study', CONFIG)
+  lines = (tmp_path / 'study' / 'starts.jsonl').read_text().splitlines()
+  assert len(lines) == 2                                        # not that of the finished run
+  made = rundir.made_with(tmp_path / 'study')
+  assert made['jax'] == [jax.__version__] and made['python'] == [platform.python_version()]
+  assert made['devices'] == [f'{jax.device_count()} x cpu']
+  assert made['code'][0].startswith(('commit ', 'version ')) and len(made['code']) == 1
+  assert 'pytest' in made['command'][0]
+  rundir.mark_done(tmp_path / 'study')
+  (tmp_path / 'study' / 'starts.jsonl').unlink()
+  assert rundir.made_with(tmp_path / 'study')['jax'] == [jax.__version__]     # of the stage
+  (tmp_path / 'study' / 'stage' / 'starts.jsonl').unlink()
+  assert rundir.made_with(tmp_path / 'study') == {}
+
+
+def test_a_process_that_does_not_write_notes_no_start(tmp_path, monkeypatch):
+  rundir.open_run(tmp_path, CONFIG)
+  monkeypatch.setenv('RLHF_PROCESS', '1')
+  rundir.open_run(tmp_path, CONFIG)
+  assert len((tmp_path / 'starts.jsonl').read_text().splitlines()) == 1
+
+
 def test_a_run_killed_before_its_config_was_in_place_is_new(tmp_path):
   (tmp_path / 'config.json.tmp').write_text('{"see')
   assert rundir.open_run(tmp_path, CONFIG) == 'new'
-  assert sorted(_files(tmp_path)) == ['config.json']
+  assert sorted(_files(tmp_path)) == ['config.json', 'starts.jsonl']
 
 
 @pytest.mark.parametrize('other, words', [
@@ -160,6 +189,7 @@ def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch):
   monkeypatch.setenv('RLHF_PROCESS', '1')
   assert acts(tmp_path / 'second') == ('new', set())
   monkeypatch.setenv('RLHF_PROCESS', '0')
-  assert acts(tmp_path / 'first') == ('new', {'config.json', 'metrics.jsonl', 'summary.json', 'DONE'})
+  assert acts(tmp_path / 'first') == (
+    'new', {'config.json', 'starts.jsonl', 'metrics.jsonl', 'summary.json', 'DONE'})
   monkeypatch.setenv('RLHF_PROCESS', '1')
   assert rundir.open_run(tmp_path / 'first', {'seed': 0}) == 'done'
