@@ -71,7 +71,7 @@ def report_budget(path):
 
 
 def sweep_rates():
-  """Learning rates 3 times apart, one after another: the sweep ends where one breaks."""
+  """Learning rates 3 times apart, one after another: a guard stops those that break."""
   return [{'optimizer.learning_rate': presets.rate('ppo') * 3.0 ** k} for k in range(6)]
 
 

@@ -4,8 +4,9 @@
 
 `sweep_NAME()` of the config file returns the points: dictionaries of overrides, `variant` naming the
 base config and `group` the points that share one compiled program. Each point is an ordinary run in a
-folder named by the hash of its resolved config; finished points are passed over. A `report_NAME` beside
-it is called with the folder of the sweep at the end.
+folder named by the hash of its resolved config; finished points are passed over. A guard that stops a
+point, and with it its group, leaves the others to run; the table at the end names both. `report_NAME`,
+where there is one beside it, is called with the folder of the sweep then.
 """
 import importlib
 import pathlib
@@ -14,6 +15,7 @@ import sys
 from rlhf_jax.analysis import tables
 from rlhf_jax.core import rundir
 from rlhf_jax.run import config as configs
+from rlhf_jax.run.hooks import Diverged
 
 
 def points(path, name):
@@ -36,7 +38,8 @@ def points(path, name):
 
 
 def run(path, name, workdir, overrides=()):
-  """Runs what is not done; returns one row a point: its overrides and its summary."""
+  """Runs what is not done; returns one row a point: its overrides and its summary, or that it was
+  'stopped'."""
   todo = points(path, name)
   for _, _, config in todo:
     for key, value in overrides:
@@ -52,9 +55,13 @@ def run(path, name, workdir, overrides=()):
       if not hasattr(main, 'run_group') and len(mine) > 1:
         raise ValueError(f'{main.__name__} runs one point at a time: leave out group={group!r}')
       chosen = [todo[i][2] for i in mine], [folders[i] for i in mine]
-      with configs.naming(*chosen[0]):
-        (main.run_group(*chosen) if hasattr(main, 'run_group') else main.run(*(x[0] for x in chosen)))
-  return [{**point, 'run': pathlib.Path(folder).name} | numbers(rundir.read_summary(folder))
+      try:
+        with configs.naming(*chosen[0]):
+          (main.run_group(*chosen) if hasattr(main, 'run_group') else main.run(*(x[0] for x in chosen)))
+      except Diverged as error:
+        print(f'stopped: {error}', flush=True)
+  return [{**point, 'run': pathlib.Path(folder).name} | (
+            numbers(rundir.read_summary(folder)) if rundir.is_done(folder) else {'stopped': 'yes'})
           for (_, point, _), folder in zip(todo, folders, strict=True)]
 
 
@@ -84,8 +91,12 @@ def main(argv):
     print(tables.text_table(rows))
     file = configs.module(options['config'].partition(':')[0])
     report = getattr(file, f"report_{options['sweep']}", None)
-    if report and rundir.writes():
+    stopped = sum('stopped' in row for row in rows)
+    if report and rundir.writes() and stopped < len(rows):
       report(options['workdir'])
+    if stopped:
+      raise Diverged(f'{stopped} of {len(rows)} points were stopped, for the reasons above; the same '
+                     'command tries them again from their last good checkpoints')
 
 
 if __name__ == '__main__':

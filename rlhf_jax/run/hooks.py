@@ -5,6 +5,7 @@ nothing is copied for steps it passes over. Metrics are fetched one step late, w
 already under way, so the device never waits; a value that is not finite stops the run at once, and
 nothing made with it is saved.
 """
+import contextlib
 import functools
 import math
 import time
@@ -58,8 +59,10 @@ def writer(workdir, every, last, stops=(), watch=None, times=lambda step: {}):
   return hook
 
 
+@contextlib.contextmanager
 def progress(label, start, last, show=('loss',), unit='step'):
-  """A progress bar with rate and time left, beside it the latest values of `show`, means over runs."""
+  """Gives the hook of a progress bar with rate and time left, beside it the latest values of `show`,
+  means over runs. The bar is left as it is at the end, so that an error has a line of its own."""
   bar = tqdm(total=last, initial=start, desc=f'{label:>14}', unit=unit, dynamic_ncols=True,
              mininterval=0.5, smoothing=0.1)
   shown, before = 0.0, {}
@@ -73,10 +76,9 @@ def progress(label, start, last, show=('loss',), unit='step'):
       shown_now = jax.device_get({name: values[name] for name in show if name in values})
       bar.set_postfix_str(', '.join(f'{name} {np.mean(x):.3f}' for name, x in shown_now.items()))
     before = metrics
-    if step == last:
-      bar.close()
   hook.due = never
-  return hook
+  with contextlib.closing(bar):
+    yield hook
 
 
 def at(steps, run):

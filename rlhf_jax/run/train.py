@@ -63,10 +63,10 @@ def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, upda
   run_hooks.append(save)
   if start == 0:
     save(0, state, {})
-  run_hooks.append(hooks.progress(label, start, last, show))
   update = watched.last('train', build.compiled_update(update, shardings, several))
   source = build.source(host, device, configs, mesh, watched.part)
-  state = fit(state, update, source, frozen, last, run_hooks, start)
+  with hooks.progress(label, start, last, show) as bar:
+    state = fit(state, update, source, frozen, last, [*run_hooks, bar], start)
   for m in managers:
     m.close()
   return state

@@ -117,8 +117,15 @@ class OnDevice:
 
 
 def test_progress_counts_from_where_a_run_went_on(capsys):
-  hook = hooks.progress('ppo', 2, 4, show=('score', 'absent'))
-  for step in (3, 4):
-    hook(step, None, {'score': OnDevice()})
+  with hooks.progress('ppo', 2, 4, show=('score', 'absent')) as hook:
+    for step in (3, 4):
+      hook(step, None, {'score': OnDevice()})
   shown = capsys.readouterr().err
   assert '4/4' in shown and 'score 0.500' in shown and 'absent' not in shown
+
+
+def test_an_error_stands_on_a_line_below_the_bar(capsys):
+  with pytest.raises(hooks.Diverged), hooks.progress('ppo', 0, 4) as hook:
+    hook(1, None, {'loss': OnDevice()})
+    raise hooks.Diverged
+  assert '1/4' in (shown := capsys.readouterr().err) and shown.endswith('\n')
