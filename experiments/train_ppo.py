@@ -53,6 +53,7 @@ def run_group(configs, workdirs):
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
   width, answer_width = world.prompt_width, p.answer_width or world.answer_width
   prompts_of, held = rl.prompts(configs, world, tokenizer)
+  rl.check_room(width, answer_width, build.size(config, tokenizer.vocab_size).context)
   rl.check_score(score, judge.params, p.batch_size, width + answer_width)
   widths = rl.widths(config, width, answer_width, len(configs) > 1)
   networks = rl.networks(config, initial, judge, width)

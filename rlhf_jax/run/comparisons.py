@@ -9,7 +9,7 @@ from tqdm import tqdm
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.data import batches, layouts
 from rlhf_jax.rollout import candidates
-from rlhf_jax.run import build, worlds
+from rlhf_jax.run import build, scoring, worlds
 
 
 def sampler(config, base, world, mesh):
@@ -118,6 +118,7 @@ def pair_sampler(policy, answer_width, batch_size, mesh, judge=None, best_of=1):
       index = np.resize(np.arange(at, min(at + batch_size, n)), batch_size)   # one shape
       rows = meshes.put_batch((tokens_NP[index], valid_NP[index]), mesh)
       made = meshes.fetch(two(params, *rows, jax.random.fold_in(root, at)))
+      scoring.finite(made.score_BK)
       out.append([x[:min(batch_size, n - at), :, width:] for x in (made.tokens_BKT, made.mask_BKT)])
     return tuple(np.concatenate(x) for x in zip(*out, strict=True))
   return sampler

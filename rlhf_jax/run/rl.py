@@ -87,6 +87,15 @@ def check_score(score, params, rows, columns):
                      'config.preference_model')
 
 
+def check_room(prompt_width, answer_width, context):
+  """Refuses texts that the policy's context does not hold."""
+  if prompt_width + answer_width > context:
+    raise ValueError(f'prompts of {prompt_width} tokens and answers of config.ppo.answer_width='
+                     f'{answer_width} do not fit into the {context} of config.model.context: lower '
+                     f'answer_width to {context - prompt_width} or fewer, or use a policy that reads '
+                     'more')
+
+
 class Networks(NamedTuple):
   """Policy and value. read: of `models.actor_critic`, of all parameters of both; whole(params, frozen)
   -> those, from what is trained; specs: of what is trained, {'policy', 'value'}; init(config, key) ->

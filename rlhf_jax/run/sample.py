@@ -9,7 +9,7 @@ from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core.random import key_for
 from rlhf_jax.evals import policy as evals
 from rlhf_jax.rollout.candidates import Candidates, candidates
-from rlhf_jax.run import build
+from rlhf_jax.run import build, scoring
 
 
 def answers(policy, prompts, samples, answer_width, mesh, *, key, score=None, score_params=None,
@@ -35,7 +35,7 @@ def answers(policy, prompts, samples, answer_width, mesh, *, key, score=None, sc
 
 
 def scores(score, params, prompts, made, mesh, rows=1024):
-  """[N, K]: the Score of every candidate."""
+  """[N, K]: the Score of every candidate; refused where one is not a finite number."""
   n, k, width = made.tokens_BKT.shape
   tokens, mask = (x.reshape(n * k, width) for x in (made.tokens_BKT, made.mask_BKT))
   prompt_valid = np.repeat(prompts.valid_NP, k, axis=0)
@@ -44,7 +44,7 @@ def scores(score, params, prompts, made, mesh, rows=1024):
   parts = meshes.batch_shards(mesh)
   made = evals.in_parts(lambda part: run(params, *meshes.put_batch(part, mesh)), (tokens, valid),
                         -(-min(rows, n * k) // parts) * parts)
-  return np.asarray(made).reshape(n, k)
+  return scoring.finite(np.asarray(made).reshape(n, k))
 
 
 def true_rewards(truth, prompts, made):

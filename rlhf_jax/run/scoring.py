@@ -37,7 +37,16 @@ def scorer(judge, score, widths, batch_size, mesh):
         out_N[sent[0].index_B] = sent[1]
         seen(int(sent[0].weight_B.sum()))
       sent = following
-    return out_N
+    return finite(out_N)
+  return scores
+
+
+def finite(scores):
+  """The same scores; refuses those that are no finite numbers, of which the largest is no best one."""
+  bad = np.size(scores) - np.isfinite(scores).sum()
+  if bad:
+    raise ValueError(f'{bad} of {np.size(scores)} scores are not finite numbers: the preference model '
+                     'that gives them is broken; name another one or an earlier checkpoint of it')
   return scores
 
 

@@ -9,6 +9,7 @@ import pytest
 from experiments import sweep
 from rlhf_jax.core import rundir
 from rlhf_jax.data import hh, oracle, tokenizer
+from rlhf_jax.models import sizes
 from rlhf_jax.run import config
 from tests.contracts.conftest import ROOT
 
@@ -215,6 +216,16 @@ def test_a_folder_that_holds_another_run(refused, pipeline):
   assert (pipeline.path / 'ppo' / 'config.json').read_bytes() == before
   line = refused('train_ppo:smoke', f'--workdir={pipeline.path}/ppo/checkpoints', *stages(pipeline))
   assert 'has no config.json, so it is not a run' in line
+
+
+def test_answers_that_do_not_fit_behind_the_prompts(refused, pipeline, tmp_path):
+  line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', *stages(pipeline),
+                 '--config.ppo.answer_width=5000')
+  prompt, context = (int(line.partition(f'{word} ')[2].split()[0]) for word in ('prompts of', 'the'))
+  assert context == sizes.config('micro', vocab_size=512).context
+  assert 'answers of config.ppo.answer_width=5000 do not fit into the' in line
+  assert f'lower answer_width to {context - prompt} or fewer' in line
+  assert not (tmp_path / 'w').exists()
 
 
 def test_an_answer_longer_than_the_context(refused, pipeline, tmp_path):

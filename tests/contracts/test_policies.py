@@ -1,6 +1,7 @@
 """What is measured of policies, end to end on the smoke run: Elo, ranking, the helpful share."""
 import json
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir
 from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.feedback import elo
-from rlhf_jax.run import build, comparisons, rl, worlds
+from rlhf_jax.run import build, comparisons, rl, sample, worlds
 from rlhf_jax.run import config as configs
 from tests.contracts.conftest import ROOT, command
 
@@ -130,3 +131,12 @@ def test_pairs_of_best_answers_score_higher_under_their_judge(pipeline):
     mean[n] = np.asarray(score(role.params, rows, valid, {})).reshape(32, 2).mean(axis=0)
   # best of 4 of equal draws is one standard deviation up; either side of a pair has it
   assert (mean[4] > mean[1]).all()
+  # a score that is no number would be the best of all
+  def spoilt(params, *text):
+    return score(params, *text).at[3].set(np.nan)
+  sampler = comparisons.pair_sampler(policy, world.answer_width, 16, mesh, (role, spoilt), 4)
+  with pytest.raises(ValueError, match='^1 of 32 scores are not finite'):
+    sampler(prompts.tokens_NP, prompts.valid_NP, 0)
+  made = sample.answers(policy, prompts, 2, world.answer_width, mesh, key=jax.random.key(0))
+  with pytest.raises(ValueError, match='^1 of 64 scores are not finite'):
+    sample.scores(spoilt, role.params, prompts, made, mesh)

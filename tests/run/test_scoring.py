@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -55,6 +56,15 @@ def test_scores_are_those_of_the_layout_in_training(judge):
   assert len(set(np.round(found, 4))) > 20
   np.testing.assert_allclose(found.reshape(2, -1), theirs, atol=1e-5)
   assert sum(seen) == len(rows) == 42 and len(seen) > 5
+
+
+def test_scores_that_are_no_numbers_are_refused(judge):
+  def spoilt(params, tokens_BT, valid_BT):
+    return jnp.where(tokens_BT[:, 0] == 5, jnp.inf, 0.0)
+  scores = scoring.scorer(judge, spoilt, WIDTHS, 8, meshes.make(8))
+  assert scores([[4, 5], [6]], lambda n: None).tolist() == [0, 0]
+  with pytest.raises(ValueError, match='^2 of 3 scores are not finite'):
+    scores([[5, 6], [6], [5]], lambda n: None)
 
 
 def test_a_score_does_not_depend_on_its_neighbours(judge):
