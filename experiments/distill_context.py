@@ -43,7 +43,7 @@ def run(config, workdir):
   student = build.role(start, mesh)
   build.check_same_model(config, start)
   open_file = opener(config, workdir, student, mesh)
-  if not open_runs([config], [workdir]):
+  if not open_runs([config], [workdir], student.tokenizer):
     return rundir.read_summary(workdir)
   clock, model, tokenizer = Clock(), student.model, student.tokenizer
   file = open_file()
@@ -75,10 +75,9 @@ def run(config, workdir):
   kept = {kind: jax.tree.map(lambda x: jnp.asarray(x[generic_N == number]), held_out)
           for number, kind in enumerate(KINDS) if (generic_N == number).any()}
   optimizer = build.optimizer(config, config.steps, student.spec)
-  train([config], [workdir], label='distillation', steps=config.steps, mesh=mesh, specs=student.spec,
-        init=lambda c, key: student.params, optimizer=optimizer,
-        update=step.update(loss, optimizer, config.microbatches), host=host, frozen=kept,
-        evaluate=evaluate, tokenizer=tokenizer)
+  state = build.start([config], mesh, student.spec, lambda c, key: student.params, optimizer)
+  train([config], [workdir], state, step.update(loss, optimizer, config.microbatches),
+        label='distillation', steps=config.steps, mesh=mesh, host=host, frozen=kept, evaluate=evaluate)
   summary = report(workdir, kept) | {
     'tokens': int(config.steps * config.batch_size * held_out.weight_BT.sum() / held),
     'file_bytes_per_token': os.path.getsize(file.path) / (held_out.weight_BT.sum() / held * file.size),

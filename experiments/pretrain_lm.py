@@ -55,12 +55,12 @@ def run(config, workdir):
     logp_BT = token_logp(state.params, held.tokens_BT, held.valid_BT, held.segment_BT)
     return {'loss': -mean(logp_BT, held.weight_BT)}
 
-  train(
-    [config], [workdir], label='language model', steps=config.steps, mesh=mesh, specs=model.spec,
-    init=lambda c, key: spec.init(model.spec, key_for(key, 'init')), optimizer=optimizer,
-    update=step.update(language_model.make_loss(token_logp), optimizer, config.microbatches),
-    host=host, frozen={'held': jax.tree.map(jnp.asarray, documents.take(corpus, held_rows))},
-    evaluate=evaluate, tokenizer=tokenizer)
+  start = build.start([config], mesh, model.spec, lambda c, key: spec.init(
+    model.spec, key_for(key, 'init')), optimizer)
+  update = step.update(language_model.make_loss(token_logp), optimizer, config.microbatches)
+  train([config], [workdir], start, update, label='language model', steps=config.steps, mesh=mesh,
+        host=host, evaluate=evaluate,
+        frozen={'held': jax.tree.map(jnp.asarray, documents.take(corpus, held_rows))})
   loss = rundir.read_metrics(workdir, 'eval/loss')['eval/loss'][-1]
   tokens = config.steps * config.batch_size * config.length
   summary = {'loss': float(loss), 'tokens': tokens, 'tokens_in_corpus': int(corpus.valid_BT.sum()),

@@ -49,7 +49,7 @@ def run_group(configs, workdirs):
   part = build.trained_part(config, body.spec)
   specs = {'body': part.spec, 'head': model.spec['head']}
   sampler = comparisons.sampler(config, base, world, mesh)
-  if not open_runs(configs, workdirs):
+  if not open_runs(configs, workdirs, tokenizer):
     return [rundir.read_summary(w) for w in workdirs]
   clock, ids = Clock(), (build.eoc_id(config, tokenizer), tokenizer.pad_id)
   data, facts = comparisons.load(config, tokenizer, world, sampler)
@@ -81,14 +81,13 @@ def run_group(configs, workdirs):
   frozen = {'held': jax.tree.map(jnp.asarray, held),
             'base': base.params if config.lora.rank else None}     # else they are what is trained
   state = train(
-    configs, workdirs, label='preferences', steps=steps, mesh=mesh, specs=specs, init=init,
-    optimizer=optimizer, update=step.update(loss, optimizer, config.microbatches), host=host,
-    frozen=frozen, evaluate=evaluate, tokenizer=tokenizer, show=('loss', 'accuracy'))
+    configs, workdirs, build.start(configs, mesh, specs, init, optimizer),
+    step.update(loss, optimizer, config.microbatches), label='preferences', steps=steps, mesh=mesh,
+    host=host, frozen=frozen, evaluate=evaluate, show=('loss', 'accuracy'))
   score = jax.jit(lambda params, tokens, valid: heads.last(
     model.apply(params, tokens, valid), valid))
   summaries = []
-  for s, (c, w) in enumerate(zip(configs, workdirs, strict=True)):
-    params = state.params if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], state.params)
+  for c, w, params in zip(configs, workdirs, build.unstack(state.params, len(configs)), strict=True):
     scores = comparisons.scores(score, whole(params, frozen), data['test'], c, *ids, mesh)
     if rundir.writes():
       np.savez(f'{w}/test_scores.npz', chosen=scores[0], rejected=scores[1],

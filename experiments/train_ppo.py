@@ -13,7 +13,6 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rlhf_jax.algorithms import ppo
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir
 from rlhf_jax.core.random import key_for
@@ -57,7 +56,7 @@ def run_group(configs, workdirs):
   rl.check_score(score, judge.params, p.batch_size, width + answer_width)
   widths = rl.widths(config, width, answer_width, len(configs) > 1)
   networks = rl.networks(config, initial, judge, width)
-  if not open_runs(configs, workdirs):
+  if not open_runs(configs, workdirs, tokenizer):
     return [rundir.read_summary(w) for w in workdirs]
   clock = Clock()
   generate = build.sampler(initial, answer_width, mesh, temperature=p.temperature)
@@ -87,23 +86,20 @@ def run_group(configs, workdirs):
                   'ranked': comparisons.ranked(config.eval_comparisons, initial, world, mesh)}),
             'tests': {name: build.kept(role, config.frozen_dtype)[1]
                       for name, (role, _) in tests.items()}}
+  start = build.start(configs, mesh, networks.specs, networks.init, optimizer, rl.memory)
   state = train(
-    configs, workdirs, label='ppo', steps=steps, mesh=mesh, specs=networks.specs, init=networks.init,
-    optimizer=optimizer, update=update, host=host, frozen=frozen,
+    configs, workdirs, start, update, label='ppo', steps=steps, mesh=mesh, host=host, frozen=frozen,
     device=rl.rollout(config, parts, networks.whole, tokenizer.end_id),
-    extra=lambda c: ppo.memory(c.ppo.kl_coef, c.ppo.kl_target, c.ppo.kl_least * c.ppo.kl_coef,
-                               c.ppo.kl_stop),
     evaluate=lambda state, frozen: evals.means(rows)(
       networks.whole(state.params, frozen)['policy'], frozen, noise),
-    tokenizer=tokenizer, show=('score', 'k1', 'response_length'), watch=rl.watch)
+    show=('score', 'k1', 'response_length'), watch=rl.watch)
   measure = jax.jit(rows)
-  start, summaries = meshes.fetch(measure(initial.params, frozen, noise)), []
+  before, summaries = meshes.fetch(measure(initial.params, frozen, noise)), []
   ceiling = ranker.ceiling(jax.jit(score), judge.params, frozen['held']['ranked'])
-  for s, w in enumerate(workdirs):
-    params = state.params if len(configs) == 1 else jax.tree.map(lambda x, s=s: x[s], state.params)
+  for w, params in zip(workdirs, build.unstack(state.params, len(workdirs)), strict=True):
     end = meshes.fetch(measure(networks.whole(params, frozen)['policy'], frozen, noise))
-    summary = evals.gain(start, end, rundir.read_metrics(w, *[f'eval/{k}' for k in end]))
-    summary |= {'by_kind': evals.kinds(start, end), **ranker.summary(start, end, ceiling),
+    summary = evals.gain(before, end, rundir.read_metrics(w, *[f'eval/{k}' for k in end]))
+    summary |= {'by_kind': evals.kinds(before, end), **ranker.summary(before, end, ceiling),
                 'samples': steps * p.batch_size, 'wall_seconds': clock()}
     finish(w, summary, f'{evals.line(summary)} ({clock():.0f} s)')
     summaries.append(summary)

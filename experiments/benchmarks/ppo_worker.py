@@ -17,9 +17,7 @@ from ml_collections import ConfigDict
 from configs import presets
 from experiments.benchmarks import ppo_models
 from experiments.benchmarks.contest import serve
-from rlhf_jax.algorithms import ppo
 from rlhf_jax.core import mesh as meshes
-from rlhf_jax.core import step
 from rlhf_jax.data import batches
 from rlhf_jax.models import decode, heads, huggingface, logp, transformer
 from rlhf_jax.rewards.preference_model import preference_model
@@ -48,10 +46,7 @@ def program(configs, policy, judge, prompts, answer_width, mesh, watch):
     networks.read, functools.partial(logp.token_logp, policy.model, start=width),
     preference_model(judge.model, None), rl.cut(config, widths))
   optimizer = build.optimizer(config, 10**6, networks.specs, 10**8)
-  state = build.stack([step.create(
-    networks.init(c, jax.random.key(c.seed)), optimizer, jax.random.key(c.seed),
-    c.optimizer.learning_rate, **ppo.memory(c.ppo.kl_coef)) for c in configs])
-  shardings = build.state_shardings(state, networks.specs, mesh, several)
+  state, shardings = build.start(configs, mesh, networks.specs, networks.init, optimizer, rl.memory)
   update = watch.last('train', build.compiled_update(
     rl.update(config, policy.model, networks, optimizer, ppo_models.END, widths), shardings, several))
 
@@ -61,8 +56,7 @@ def program(configs, policy, judge, prompts, answer_width, mesh, watch):
             'group': index.astype('int32'), 'index': index.astype('int32'), 'text': None}
   source = build.source(host, rl.rollout(config, parts, networks.whole, ppo_models.END), configs, mesh,
                         watch.part)
-  return (meshes.put(state, shardings), source, update,
-          {'reference': policy.params, 'score': judge.params})
+  return (state, source, update, {'reference': policy.params, 'score': judge.params})
 
 
 def role(network, params, mesh):

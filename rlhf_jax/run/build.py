@@ -332,6 +332,25 @@ def stack(trees):
   return trees[0] if len(trees) == 1 else jax.tree.map(lambda *x: jax.numpy.stack(x), *trees)
 
 
+def unstack(tree, count):
+  """The trees that `stack` made one of, each when it is asked for."""
+  return (tree if count == 1 else jax.tree.map(lambda x, s=s: x[s], tree) for s in range(count))
+
+
+def start(configs, mesh, specs, init, optimizer, extra=lambda config: {}):
+  """(the TrainState of one run, or of several stacked, before its first update; its shardings).
+
+  init(config, key) -> params, of `specs`; extra(config) -> what else is remembered, by name.
+  """
+  states = []
+  for c in configs:
+    key = jax.random.key(c.seed)
+    states.append(step.create(init(c, key), optimizer, key, c.optimizer.learning_rate, **extra(c)))
+  state = stack(states)
+  shardings = state_shardings(state, specs, mesh, len(configs) > 1)
+  return meshes.put(state, shardings), shardings
+
+
 def put(batches, mesh):
   """The host batch of one run, or of S runs stacked, on the mesh."""
   if len(batches) == 1:

@@ -1,7 +1,6 @@
 """Hooks of the training loop: metrics to file, progress to the terminal, evaluation on the way.
 
-Each is a function hook(step, state, metrics); one that reads the state carries `due(step)`, so that
-nothing is copied for steps it passes over. Metrics are fetched one step late, when the next step is
+Each is a function hook(step, state, metrics). Metrics are fetched one step late, when the next step is
 already under way, so the device never waits; a value that is not finite stops the run at once, and
 nothing made with it is saved.
 """
@@ -21,12 +20,6 @@ from rlhf_jax.core import rundir
 
 class Diverged(RuntimeError):
   """A run that is broken: a loss that is not finite, or an update beyond a stated limit."""
-
-
-def never(step):
-  """For hooks that do not read the state."""
-  del step
-  return False
 
 
 def check_finite(step, metrics, workdir):
@@ -55,7 +48,6 @@ def writer(workdir, every, last, stops=(), watch=None, times=lambda step: {}):
       check_finite(past, values, workdir)
       if past % every == 0 or past == last:
         rundir.append_metrics(workdir, past, {k: float(v) for k, v in values.items()} | times(past))
-  hook.due = never
   return hook
 
 
@@ -76,7 +68,6 @@ def progress(label, start, last, show=('loss',), unit='step'):
       shown_now = jax.device_get({name: values[name] for name in show if name in values})
       bar.set_postfix_str(', '.join(f'{name} {np.mean(x):.3f}' for name, x in shown_now.items()))
     before = metrics
-  hook.due = never
   with contextlib.closing(bar):
     yield hook
 
@@ -88,7 +79,6 @@ def at(steps, run):
   def hook(step, state, metrics):
     if step in steps:
       run(step, state, metrics)
-  hook.due = steps.__contains__
   return hook
 
 
@@ -103,13 +93,9 @@ class _Slice(NamedTuple):
 
 
 def members(hooks_S):
-  """Several runs in one program: gives each run's hooks their own slice of state and metrics."""
+  """Several runs in one program: each hook gets the metrics of its own run, and the state of all."""
   def hook(step, state, metrics):
     fetched = functools.cache(lambda: jax.device_get(metrics))
-    for s, hooks in enumerate(hooks_S):
-      mine = {name: _Slice(fetched, name, s) for name in metrics}
-      due = any(each.due(step) for each in hooks)
-      my_state = jax.tree.map(lambda x, s=s: x[s], state) if due else None
-      for each in hooks:
-        each(step, my_state, mine)
+    for s, each in enumerate(hooks_S):
+      each(step, state, {name: _Slice(fetched, name, s) for name in metrics})
   return hook

@@ -152,6 +152,12 @@ def _critic(config, critic, params, base):
     lambda value, frozen: value | {'body': body.whole(value['body'], base(frozen))})
 
 
+def memory(config):
+  """What PPO of this config remembers as it starts: of `ppo.memory`."""
+  p = config.ppo
+  return ppo.memory(p.kl_coef, p.kl_target, p.kl_least * p.kl_coef, p.kl_stop)
+
+
 def rollout(config, parts, whole, end_id):
   """The on-policy parts of a step, for `build.source`: 'decode' samples an answer to each prompt,
   'score' reads it by all roles and makes the Experience. parts: `Parts` of episodes; whole: of

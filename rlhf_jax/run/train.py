@@ -8,65 +8,61 @@ import time
 import jax
 
 from rlhf_jax.core import mesh as meshes
-from rlhf_jax.core import rundir, step
+from rlhf_jax.core import rundir
 from rlhf_jax.run import build, checkpoint, hooks
 from rlhf_jax.run.clock import Stopwatch
 from rlhf_jax.run.config import to_dict
 from rlhf_jax.run.fit import fit
 
 
-def open_runs(configs, workdirs):
-  """True when there is something to train; refuses a folder that holds another run."""
+def open_runs(configs, workdirs, tokenizer=None):
+  """True when there is something to train; refuses a folder that holds another run. tokenizer: that of
+  all runs, saved in each folder; None where it is there already, or there is none."""
   build.check_vary(configs)
   status = [rundir.open_run(w, to_dict(c)) for c, w in zip(configs, workdirs, strict=True)]
-  return any(s != 'done' for s in status)
+  for w, said in zip(workdirs, status, strict=True):
+    if tokenizer is not None and said != 'done':
+      tokenizer.save(f'{w}/tokenizer.json')
+  return any(said != 'done' for said in status)
 
 
-def train(configs, workdirs, *, label, steps, mesh, specs, init, optimizer, update, host, device=(),
-          frozen=None, extra=lambda config: {}, evaluate=None, tokenizer=None, show=('loss',),
-          watch=lambda config, workdir: None):
+def train(configs, workdirs, start, update, *, label, steps, mesh, host, device=(), frozen=None,
+          evaluate=None, show=('loss',), watch=lambda config, workdir: None):
   """The trained state (stacked when there are several configs), all files written but summary, DONE.
 
-  init(config, key) -> params; host and device as in `build.source`; evaluate(state, frozen) ->
-  dictionary of scalars, jitted here and written as `eval/...` every `config.eval_every` of the
-  `steps` updates, or at those updates where it is a tuple. watch(config, workdir): as in
-  `hooks.writer`. The start is saved too, so that a run that breaks early has a good checkpoint.
+  start: of `build.start`; host, device as in `build.source`; evaluate(state, frozen) -> dictionary of
+  scalars, jitted here and written as `eval/...` every `config.eval_every` of the `steps` updates, or at
+  those updates where it is a tuple. watch(config, workdir): as in `hooks.writer`. The start is saved
+  too, so that a run that breaks early has a good checkpoint.
   """
   config, several = configs[0], len(configs) > 1
   frozen = build.everywhere({} if frozen is None else frozen, mesh)
-  states = []
-  for c in configs:
-    key = jax.random.key(c.seed)
-    states.append(step.create(init(c, key), optimizer, key, c.optimizer.learning_rate, **extra(c)))
-  state = build.stack(states)
-  shardings = build.state_shardings(state, specs, mesh, several)
-  state = meshes.put(state, shardings)
   managers = [checkpoint.manager(w) for w in workdirs]
-  state, start = _restore(managers, workdirs, state, shardings, several)
-  if tokenizer is not None:
-    for w in workdirs:
-      tokenizer.save(f'{w}/tokenizer.json')
+  state, begun = _restore(managers, workdirs, *start)
+  evaluated, saved = (_each(every, steps) for every in (config.eval_every, config.checkpoint_every))
+  watched = Stopwatch(begun)
 
-  last, every, watched = steps, config.log_every, Stopwatch(start)
-  def each_run(make):
-    made = [make(*run) for run in zip(configs, workdirs, managers, strict=True)]
-    return hooks.members([[hook] for hook in made]) if several else made[0]
-  stops = {*_each(config.eval_every, last), *_each(config.checkpoint_every, last)}
-  run_hooks = [each_run(lambda c, w, m: hooks.writer(
-    w, every, last, stops, watch(c, w), watched.of))]
+  def save(step, state, metrics):
+    del metrics
+    for m, mine in zip(managers, build.unstack(state, len(managers)), strict=True):
+      checkpoint.save(m, step, mine)
+
+  writers = [hooks.writer(w, config.log_every, steps, {*evaluated, *saved}, watch(c, w), watched.of)
+             for c, w in zip(configs, workdirs, strict=True)]
+  run_hooks = [hooks.members(writers) if several else writers[0]]
   if evaluate is not None:
-    run_hooks.append(_evaluator(evaluate, configs, workdirs, frozen, state, start, last))
+    write = _evaluation(evaluate, workdirs, frozen)
+    run_hooks.append(hooks.at(evaluated, write))
+    if begun == 0:
+      write(0, state, {})
   # A checkpoint comes last: a run killed before it evaluates that step again.
-  save = each_run(lambda c, w, m: hooks.at(
-    [0, *_each(config.checkpoint_every, last)],
-    lambda step, state, _: checkpoint.save(m, step, state)))
-  run_hooks.append(save)
-  if start == 0:
+  run_hooks.append(hooks.at(saved, save))
+  if begun == 0:
     save(0, state, {})
-  update = watched.last('train', build.compiled_update(update, shardings, several))
+  update = watched.last('train', build.compiled_update(update, start[1], several))
   source = build.source(host, device, configs, mesh, watched.part)
-  with hooks.progress(label, start, last, show) as bar:
-    state = fit(state, update, source, frozen, last, [*run_hooks, bar], start)
+  with hooks.progress(label, begun, steps, show) as bar:
+    state = fit(state, update, source, frozen, steps, [*run_hooks, bar], begun)
   for m in managers:
     m.close()
   return state
@@ -79,20 +75,18 @@ def finish(workdir, summary, line):
   print(f'{workdir}: {line}', flush=True)
 
 
-def _restore(managers, workdirs, state, shardings, several):
-  if not several:
-    state, start = checkpoint.restore(managers[0], state)
-  else:
-    parts = [jax.tree.map(lambda x, s=s: x[s], state) for s in range(len(managers))]
-    start, positions = math.inf, ()
-    while len(set(positions)) != 1:                         # the newest step that all have
-      found = [checkpoint.restore(m, p, start) for m, p in zip(managers, parts, strict=True)]
-      positions = [position for _, position in found]
-      start = min(positions)
-    state = meshes.put(build.stack([f[0] for f in found]), shardings) if start else state
+def _restore(managers, workdirs, state, shardings):
+  """(state, step) of the newest checkpoint that all runs have, the metrics cut to it; as it is, and 0,
+  where they have none."""
+  parts = list(build.unstack(state, len(managers)))
+  step, positions = math.inf, ()
+  while len(set(positions)) != 1:
+    found = [checkpoint.restore(m, p, step) for m, p in zip(managers, parts, strict=True)]
+    positions = [position for _, position in found]
+    step = min(positions)
   for w in workdirs:
-    rundir.truncate_metrics(w, start if start else -1)
-  return state, start
+    rundir.truncate_metrics(w, step if step else -1)
+  return meshes.put(build.stack([f[0] for f in found]), shardings) if step else state, step
 
 
 def _each(every, last):
@@ -101,18 +95,18 @@ def _each(every, last):
   return [*steps, last]
 
 
-def _evaluator(evaluate, configs, workdirs, frozen, state, start, last):
-  every, several = configs[0].eval_every, len(configs) > 1
+def _evaluation(evaluate, workdirs, frozen):
+  """The hook that writes evaluate(state, frozen) of each run."""
+  several = len(workdirs) > 1
   run = jax.jit(build.across(evaluate, (0, None)) if several else evaluate)
+
   def write(step, state, metrics):
     del metrics
     values = jax.device_get(run(state, frozen))
     for s, w in enumerate(workdirs):
       rundir.append_metrics(w, step, {f'eval/{k}': v[s] if several else v
                                       for k, v in values.items()})
-  if start == 0:
-    write(0, state, None)
-  return hooks.at(_each(every, last), write)
+  return write
 
 
 class Clock:

@@ -65,25 +65,16 @@ def test_at_calls_at_its_steps_alone():
   for step in range(1, 6):
     hook(step, 's', 'm')
   assert called == [(2, 's', 'm'), (4, 's', 'm')]
-  assert [hook.due(step) for step in range(1, 6)] == [False, True, False, True, False]
 
 
-def test_members_get_their_own_slices():
+def test_members_get_the_metrics_of_their_own_run():
   seen = {0: [], 1: []}
   def reader(run):
-    return hooks.at([2], lambda step, state, metrics: seen[run].append(
-      (step, float(state['w']), float(metrics['loss']))))
-  def cheap(run):
-    def hook(step, state, metrics):
-      seen[run].append((step, state, float(metrics['loss'])))
-    hook.due = hooks.never
-    return hook
-  hook = hooks.members([[cheap(0)], [cheap(1), reader(1)]])
+    return lambda step, state, metrics: seen[run].append((step, state, float(metrics['loss'])))
+  hook = hooks.members([reader(0), reader(1)])
   for step in (1, 2):
-    hook(step, {'w': jnp.array([10.0, 20.0])}, {'loss': jnp.array([step, 2.0 * step])})
-  # State is sliced at step 2 only, where a hook reads it.
-  assert [(s, m) for s, _, m in seen[0]] == [(1, 1.0), (2, 2.0)]
-  assert seen[1][0] == (1, None, 2.0) and seen[1][-1] == (2, 20.0, 4.0)
+    hook(step, 'all', {'loss': jnp.array([step, 2.0 * step])})
+  assert seen == {0: [(1, 'all', 1.0), (2, 'all', 2.0)], 1: [(1, 'all', 2.0), (2, 'all', 4.0)]}
 
 
 def test_members_wait_for_a_step_only_when_it_is_read(monkeypatch):
@@ -97,9 +88,8 @@ def test_members_wait_for_a_step_only_when_it_is_read(monkeypatch):
       waiting.append(metrics['loss'])
       read[run] += [float(loss) for loss in waiting[:-1]]
       del waiting[:-1]
-    hook.due = hooks.never
     return hook
-  hook = hooks.members([[late(0)], [late(1)]])
+  hook = hooks.members([late(0), late(1)])
   for step in (1, 2, 3):
     hook(step, None, {'step': step, 'loss': [10.0 * step, 20.0 * step]})
   assert fetched == [1, 2] and read == {0: [10, 20], 1: [20, 40]}

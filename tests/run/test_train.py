@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from rlhf_jax.core import masked, mesh, optim, rundir, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.core.spec import Spec
-from rlhf_jax.run import checkpoint
+from rlhf_jax.run import build, checkpoint
 from rlhf_jax.run.hooks import Diverged
 from rlhf_jax.run.train import open_runs, train
 from tests.files import columns, metrics
@@ -51,10 +51,11 @@ def loss(params, batch, key, frozen):
 def go(configs, workdirs, host=points, steps=6):
   """Trains and returns the state; nothing but arguments decides what happens."""
   open_runs(configs, workdirs)
-  return train(configs, workdirs, label='toy', steps=steps, mesh=mesh.make(data=-1), specs=SPECS,
-               init=lambda c, key: {'w': jax.random.normal(key_for(key, 'init'), (3,))},
-               optimizer=OPTIMIZER, update=step.update(loss, OPTIMIZER), host=host,
-               extra=lambda c: {'kl_coef': c.ppo.kl_coef}, frozen={'scale': jnp.float32(1.0)},
+  devices = mesh.make(data=-1)
+  start = build.start(configs, devices, SPECS, lambda c, key: {'w': jax.random.normal(
+    key_for(key, 'init'), (3,))}, OPTIMIZER, lambda c: {'kl_coef': c.ppo.kl_coef})
+  return train(configs, workdirs, start, step.update(loss, OPTIMIZER), label='toy', steps=steps,
+               mesh=devices, host=host, frozen={'scale': jnp.float32(1.0)},
                evaluate=lambda state, frozen: {'w0': state.params['w'][0] * frozen['scale']})
 
 
