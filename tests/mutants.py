@@ -1566,6 +1566,11 @@ MUTANTS = [
     Mutant(RUNDIR, 'def _append(file, record):\n  if writes():',
            'def _append(file, record):\n  if True:',
            TEST_RUNDIR + 'of_several_processes_the_first_alone_writes'),
+    Mutant(DECODE, 'x.reshape(-1, blocks, size, *x.shape[2:]).swapaxes(0, 1)',
+           'x.reshape(-1, blocks, size, *x.shape[2:])', TEST_DECODE
+           + 'unfinished_rows_alone_are_carried_on_and_nothing_changes'),
+    Mutant(DECODE, 'if size == each or 4 * size < most:', 'if size == each:', TEST_DECODE
+           + 'prompts_are_read_some_at_a_time_where_they_divide'),
     Mutant(CONFIG, 'int(index) < int(count)', 'True',
            TEST_CONFIG + 'half_a_set_of_processes_is_refused'),
     Mutant(CONFIG, '    if missing:', '    if False:',

@@ -18,6 +18,7 @@ LEAST_ROWS = 8             # of a block; fewer are not worth a loop of their own
 SEATED = 8                 # slots are seated anew when one in 8 has ended
 PART = 128                 # token probabilities summed before the draw among the sums
 SHARES = 4, 16             # ended slots are left behind when a 4th is unfinished, and when a 16th is
+READ = 2**13               # tokens of prompts read at a time: what lies between layers fits the caches
 QUARTERS = 64              # answers of so many columns get them by quarters, and attend to no more
 
 
@@ -62,9 +63,8 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
   by_quarters = cached and seats == each and max_new_tokens >= QUARTERS
   room = -(-max_new_tokens // 4) if by_quarters else max_new_tokens
   stops = [f for f in (seats // share for share in SHARES) if f >= LEAST_ROWS] + [0]
-  hidden_BPD, cache = model.prefill(params, prompt_BP, prompt_valid_BP, 0)
-  read = align.last(hidden_BPD, prompt_valid_BP), cache
-  jax.eval_shape(partial(model.widen, room=max_new_tokens, column=width), cache)  # whether all fits
+  read = _read(partial(model.prefill, params, room=0), prompt_BP, prompt_valid_BP, blocks)
+  jax.eval_shape(partial(model.widen, room=max_new_tokens, column=width), read[1])  # whether all fits
   params = model.ready(params)
   noise_RN = jax.vmap(lambda n: noise(jax.random.fold_in(key, n), jnp.arange(rows)), out_axes=1)(
     jnp.arange(max_new_tokens))
@@ -104,6 +104,26 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
   before = jnp.zeros(prompt_BP.shape)
   return Sample(*(jnp.concatenate([x, carry[0][name]], axis=1) for x, name in
                   ((prompt_BP, 'tokens'), (before, 'mask'), (before, 'logp'))))
+
+
+def _read(prefill, prompt_BP, valid_BP, blocks):
+  """(the last hidden state of each prompt, the cache of all), the same number of rows of each block at
+  a time."""
+  def some(part):
+    hidden_BPD, cache = prefill(*part)
+    return align.last(hidden_BPD, part[1]), cache
+  rows, width = prompt_BP.shape
+  each, most = rows // blocks, max(READ // width, 1)
+  size = max(n for n in range(1, min(each, most) + 1) if each % n == 0)
+  if size == each or 4 * size < most:                           # hardly divisible: then all at once
+    return some((prompt_BP, valid_BP))
+  made = jax.lax.map(some, tuple(
+    x.reshape(blocks, -1, size, width).swapaxes(0, 1).reshape(-1, blocks * size, width)
+    for x in (prompt_BP, valid_BP)))
+  def join(x):
+    parts = x.reshape(-1, blocks, size, *x.shape[2:]).swapaxes(0, 1)
+    return parts.reshape(rows, *x.shape[2:])
+  return jax.tree.map(lambda x: join(x) if x.ndim > 1 else x[0], made)
 
 
 def _seat_all(step, begin, carry, read, blocks, each, samples):

@@ -208,15 +208,30 @@ def _same(ours, plain):
   np.testing.assert_allclose(ours.logp_BT, plain.logp_BT, atol=1e-5)
 
 
-@pytest.mark.parametrize('blocks, quarters, shares', [(1, 64, (4, 16)), (4, 12, ())])
+@pytest.mark.parametrize('blocks, quarters, shares, read', [(1, 64, (4, 16), 64), (4, 12, (), 2)])
 def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, many, blocks, quarters, shares,
-                                                                  monkeypatch):
-  """With the cache whole from the start; and grown by quarters, all rows carried on into the last."""
-  monkeypatch.setattr(decode, 'QUARTERS', quarters)
-  monkeypatch.setattr(decode, 'SHARES', shares)
+                                                                  read, monkeypatch):
+  """With the cache whole from the start; and grown by quarters, all rows carried on into the last, the
+  prompts having been read two of each block at a time."""
   model, prompt, plain = many
+  for name, value in ('QUARTERS', quarters), ('SHARES', shares), ('READ', read * prompt[0].shape[1]):
+    monkeypatch.setattr(decode, name, value)
   ours = jax.jit(partial(decode.generate, model, blocks=blocks, **MANY))
   _same(ours(tiny.params, *prompt, KEY), plain)
+
+
+@pytest.mark.parametrize('rows, most, at_once', [(24, 9, 8), (24, 24, 24), (23, 9, 23), (22, 8, 2)])
+def test_prompts_are_read_some_at_a_time_where_they_divide(rows, most, at_once, monkeypatch):
+  monkeypatch.setattr(decode, 'READ', most * 5 + 4)
+  seen = []
+  def prefill(tokens_BP, valid_BP):
+    seen.append(tokens_BP.shape)
+    return tokens_BP[:, :, None] * 1.0, (2 * tokens_BP, jnp.int32(5))
+  tokens = np.arange(rows * 5).reshape(rows, 5)
+  last_BD, (twice, column) = decode._read(prefill, jnp.asarray(tokens), jnp.ones((rows, 5)), 1)
+  np.testing.assert_array_equal(last_BD[:, 0], tokens[:, -1])
+  np.testing.assert_array_equal(twice, 2 * tokens)
+  assert column == 5 and set(seen) == {(at_once, 5)}
 
 
 def test_slots_take_the_rows_that_wait_and_nothing_changes(tiny, many):
@@ -234,8 +249,9 @@ def test_slots_take_the_rows_that_wait_and_nothing_changes(tiny, many):
   assert sum(steps) < 2 * np.asarray(plain.mask_BT).sum() < 256 * 12
 
 
-def test_slots_of_eight_devices_give_the_same(tiny, many):
+def test_slots_of_eight_devices_give_the_same(tiny, many, monkeypatch):
   model, prompt, plain = many
+  monkeypatch.setattr(decode, 'READ', 4 * prompt[0].shape[1])
   prompt = meshes.put_batch(prompt, meshes.make(data=8))
   _same(jax.jit(partial(decode.generate, model, blocks=8, slots=24, **MANY))(
     tiny.params, *prompt, KEY), plain)
