@@ -9,7 +9,6 @@ model; networks here are small, start from nothing and learn from the pairs alon
 """
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -71,11 +70,13 @@ def stage(config, workdir, name, grid, start, mesh):
   steps = config[name].pairs // config[name].batch_size
   optimizer = build.optimizer(config[name], steps, model.spec)
   state = train(
-    configs, workdirs, label=name, steps=steps, mesh=mesh, specs=model.spec, optimizer=optimizer,
-    init=lambda c, key: start.get((c.order, c.seed)) or spec.init(model.spec, key),
-    update=step.update(loss, optimizer), host=host, evaluate=evaluate, show=('loss', 'accuracy'),
-    extra=lambda c: {'test': lessons((c.order, c.seed))['test']})
-  return {at: jax.tree.map(lambda x, s=s: x[s], state.params) for s, at in enumerate(grid)}
+    configs, workdirs, build.start(
+      configs, mesh, model.spec,
+      lambda c, key: start.get((c.order, c.seed)) or spec.init(model.spec, key), optimizer,
+      lambda c: {'test': lessons((c.order, c.seed))['test']}),
+    step.update(loss, optimizer), label=name, steps=steps, mesh=mesh, host=host, evaluate=evaluate,
+    show=('loss', 'accuracy'))
+  return dict(zip(grid, build.unstack(state.params, len(grid)), strict=True))
 
 
 def batch(pair_B2):
