@@ -75,9 +75,11 @@ def run(config, workdir):
   kept = {kind: jax.tree.map(lambda x: jnp.asarray(x[generic_N == number]), held_out)
           for number, kind in enumerate(KINDS) if (generic_N == number).any()}
   optimizer = build.optimizer(config, config.steps, student.spec)
-  state = build.start([config], mesh, student.spec, lambda c, key: student.params, optimizer)
-  train([config], [workdir], state, step.update(loss, optimizer, config.microbatches),
-        label='distillation', steps=config.steps, mesh=mesh, host=host, frozen=kept, evaluate=evaluate)
+  train(
+    [config], [workdir], *build.initial_state(
+      [config], mesh, student.spec, lambda c, key: student.params, optimizer),
+    step.update(loss, optimizer, config.microbatches), label='distillation', steps=config.steps,
+    mesh=mesh, host=host, frozen=kept, evaluate=evaluate)
   summary = report(workdir, kept) | {
     'tokens': int(config.steps * config.batch_size * held_out.weight_BT.sum() / held),
     'file_bytes_per_token': os.path.getsize(file.path) / (held_out.weight_BT.sum() / held * file.size),

@@ -55,12 +55,13 @@ def run(config, workdir):
     logp_BT = token_logp(state.params, held.tokens_BT, held.valid_BT, held.segment_BT)
     return {'loss': -mean(logp_BT, held.weight_BT)}
 
-  start = build.start([config], mesh, model.spec, lambda c, key: spec.init(
-    model.spec, key_for(key, 'init')), optimizer)
-  update = step.update(language_model.make_loss(token_logp), optimizer, config.microbatches)
-  train([config], [workdir], start, update, label='language model', steps=config.steps, mesh=mesh,
-        host=host, evaluate=evaluate,
-        frozen={'held': jax.tree.map(jnp.asarray, documents.take(corpus, held_rows))})
+  train(
+    [config], [workdir], *build.initial_state(
+      [config], mesh, model.spec, lambda c, key: build.fresh(model.spec, mesh, key_for(key, 'init')),
+      optimizer),
+    step.update(language_model.make_loss(token_logp), optimizer, config.microbatches),
+    label='language model', steps=config.steps, mesh=mesh, host=host, evaluate=evaluate,
+    frozen={'held': jax.tree.map(jnp.asarray, documents.take(corpus, held_rows))})
   loss = rundir.read_metrics(workdir, 'eval/loss')['eval/loss'][-1]
   tokens = config.steps * config.batch_size * config.length
   summary = {'loss': float(loss), 'tokens': tokens, 'tokens_in_corpus': int(corpus.valid_BT.sum()),

@@ -4,11 +4,13 @@
 
 `sweep_NAME()` of the config file returns the points: dictionaries of overrides, `variant` naming the
 base config and `group` the points that share one compiled program. Each point is an ordinary run in a
-folder named by the hash of its resolved config; finished points are passed over. A guard that stops a
-point, and with it its group, leaves the others to run; the table at the end names both. `report_NAME`,
-where there is one beside it, is called with the folder of the sweep then.
+folder named by the hash of its resolved config; finished points are passed over. Where a guard stops a
+point of a group the others go on one by one; the table at the end says which was stopped and why.
+`report_NAME`, where there is one beside it, is called with the folder of the sweep then.
 """
+import functools
 import importlib
+import operator
 import pathlib
 import sys
 
@@ -38,7 +40,7 @@ def points(path, name):
 
 
 def run(path, name, workdir, overrides=()):
-  """Runs what is not done; returns one row a point: its overrides and its summary, or that it was
+  """Runs what is not done; returns one row a point: its overrides and its summary, or why it was
   'stopped'."""
   todo = points(path, name)
   for _, _, config in todo:
@@ -47,6 +49,7 @@ def run(path, name, workdir, overrides=()):
     configs.check_ranges(config)
   folders = [str(pathlib.Path(workdir) / rundir.config_hash(configs.to_dict(c))) for _, _, c in todo]
   check_folder(workdir, folders, todo)
+  summaries, stopped = {}, {}
   for group in dict.fromkeys(group for group, _, _ in todo):
     mine = [i for i, point in enumerate(todo) if point[0] == group
             and not rundir.is_done(folders[i])]
@@ -54,15 +57,29 @@ def run(path, name, workdir, overrides=()):
       main = importlib.import_module(todo[mine[0]][2].main)
       if not hasattr(main, 'run_group') and len(mine) > 1:
         raise ValueError(f'{main.__name__} runs one point at a time: leave out group={group!r}')
-      chosen = [todo[i][2] for i in mine], [folders[i] for i in mine]
-      try:
-        with configs.naming(*chosen[0]):
-          (main.run_group(*chosen) if hasattr(main, 'run_group') else main.run(*(x[0] for x in chosen)))
-      except Diverged as error:
-        print(f'stopped: {error}', flush=True)
+      made, broken = attempt(main, [todo[i][2] for i in mine], [folders[i] for i in mine])
+      summaries, stopped = summaries | made, stopped | broken
   return [{**point, 'run': pathlib.Path(folder).name} | (
-            numbers(rundir.read_summary(folder)) if rundir.is_done(folder) else {'stopped': 'yes'})
+            {'stopped': stopped[folder]} if folder in stopped else
+            numbers(summaries.get(folder) or rundir.read_summary(folder)))
           for (_, point, _), folder in zip(todo, folders, strict=True)]
+
+
+def attempt(main, chosen, folders):
+  """({folder: summary}, {folder: why a guard stopped it}) of the runs `chosen`, in one program; where
+  one of several is stopped, the others go on from their checkpoints, each alone."""
+  try:
+    with configs.naming(*chosen):
+      made = main.run_group(chosen, folders) if hasattr(main, 'run_group') else [
+        main.run(chosen[0], folders[0])]
+    return dict(zip(folders, made, strict=True)), {}
+  except Diverged as error:
+    print(f'stopped: {error}', flush=True)
+    if len(folders) == 1:
+      return {}, {folders[0]: str(error).removeprefix(f'{folders[0]}: ').partition(';')[0]}
+  print(f'the {len(folders)} runs of its group go on one by one', flush=True)
+  each = [attempt(main, [config], [folder]) for config, folder in zip(chosen, folders, strict=True)]
+  return tuple(functools.reduce(operator.or_, part) for part in zip(*each, strict=True))
 
 
 def check_folder(workdir, folders, todo):
@@ -95,8 +112,8 @@ def main(argv):
     if report and rundir.writes() and stopped < len(rows):
       report(options['workdir'])
     if stopped:
-      raise Diverged(f'{stopped} of {len(rows)} points were stopped, for the reasons above; the same '
-                     'command tries them again from their last good checkpoints')
+      raise Diverged(f'{stopped} of {len(rows)} points were stopped by a guard: the table above says '
+                     'why; their last good checkpoints are kept')
 
 
 if __name__ == '__main__':

@@ -70,7 +70,7 @@ def stage(config, workdir, name, grid, start, mesh):
   steps = config[name].pairs // config[name].batch_size
   optimizer = build.optimizer(config[name], steps, model.spec)
   state = train(
-    configs, workdirs, build.start(
+    configs, workdirs, *build.initial_state(
       configs, mesh, model.spec,
       lambda c, key: start.get((c.order, c.seed)) or spec.init(model.spec, key), optimizer,
       lambda c: {'test': lessons((c.order, c.seed))['test']}),

@@ -81,7 +81,7 @@ def run_group(configs, workdirs):
   frozen = {'held': jax.tree.map(jnp.asarray, held),
             'base': base.params if config.lora.rank else None}     # else they are what is trained
   state = train(
-    configs, workdirs, build.start(configs, mesh, specs, init, optimizer),
+    configs, workdirs, *build.initial_state(configs, mesh, specs, init, optimizer),
     step.update(loss, optimizer, config.microbatches), label='preferences', steps=steps, mesh=mesh,
     host=host, frozen=frozen, evaluate=evaluate, show=('loss', 'accuracy'))
   score = jax.jit(lambda params, tokens, valid: heads.last(

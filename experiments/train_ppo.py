@@ -53,7 +53,8 @@ def run_group(configs, workdirs):
   width, answer_width = world.prompt_width, p.answer_width or world.answer_width
   prompts_of, held = rl.prompts(configs, world, tokenizer)
   rl.check_room(width, answer_width, build.size(config, tokenizer.vocab_size).context)
-  rl.check_score(score, judge.params, p.batch_size, width + answer_width)
+  for role, each in ((judge, score), *tests.values()):
+    rl.check_score(each, role.params, p.batch_size, width + answer_width)
   widths = rl.widths(config, width, answer_width, len(configs) > 1)
   networks = rl.networks(config, initial, judge, width)
   if not open_runs(configs, workdirs, tokenizer):
@@ -86,20 +87,21 @@ def run_group(configs, workdirs):
                   'ranked': comparisons.ranked(config.eval_comparisons, initial, world, mesh)}),
             'tests': {name: build.kept(role, config.frozen_dtype)[1]
                       for name, (role, _) in tests.items()}}
-  start = build.start(configs, mesh, networks.specs, networks.init, optimizer, rl.memory)
   state = train(
-    configs, workdirs, start, update, label='ppo', steps=steps, mesh=mesh, host=host, frozen=frozen,
+    configs, workdirs, *build.initial_state(
+      configs, mesh, networks.specs, networks.init, optimizer, rl.memory),
+    update, label='ppo', steps=steps, mesh=mesh, host=host, frozen=frozen,
     device=rl.rollout(config, parts, networks.whole, tokenizer.end_id),
     evaluate=lambda state, frozen: evals.means(rows)(
       networks.whole(state.params, frozen)['policy'], frozen, noise),
     show=('score', 'k1', 'response_length'), watch=rl.watch)
   measure = jax.jit(rows)
-  before, summaries = meshes.fetch(measure(initial.params, frozen, noise)), []
+  start, summaries = meshes.fetch(measure(initial.params, frozen, noise)), []
   ceiling = ranker.ceiling(jax.jit(score), judge.params, frozen['held']['ranked'])
   for w, params in zip(workdirs, build.unstack(state.params, len(workdirs)), strict=True):
     end = meshes.fetch(measure(networks.whole(params, frozen)['policy'], frozen, noise))
-    summary = evals.gain(before, end, rundir.read_metrics(w, *[f'eval/{k}' for k in end]))
-    summary |= {'by_kind': evals.kinds(before, end), **ranker.summary(before, end, ceiling),
+    summary = evals.gain(start, end, rundir.read_metrics(w, *[f'eval/{k}' for k in end]))
+    summary |= {'by_kind': evals.kinds(start, end), **ranker.summary(start, end, ceiling),
                 'samples': steps * p.batch_size, 'wall_seconds': clock()}
     finish(w, summary, f'{evals.line(summary)} ({clock():.0f} s)')
     summaries.append(summary)

@@ -56,6 +56,9 @@ def main():
   args = parser.parse_args()
   folder, file = weights(args.workdir / 'weights'), args.workdir / 'generation.json'
   results = json.loads(file.read_text()) if file.exists() else {'machine': contest.machine()}
+  if results['machine'] != contest.machine():
+    parser.error(f'{file} was measured on {results["machine"]} and this is {contest.machine()}: name '
+                 'another --workdir')
   for case in args.cases:
     for name in args.peers if case != 'mixed' else ['equal']:
       result = results.setdefault(f'{case}, {name}, {args.dtype}',
@@ -157,7 +160,7 @@ def serve(settings):
     slots=settings['slots']))
   hidden_1PD = jax.jit(plain.apply)(params, *(x[:1] for x in prompt))
   logits = plain.unembed(params, hidden_1PD[:, -1])[0, :8].tolist()
-  prefill = jax.jit(functools.partial(plain.prefill, room=0))
+  prefill = jax.jit(functools.partial(decode.read_prompts, plain))
   calls = iter(range(10**6))
 
   def once():

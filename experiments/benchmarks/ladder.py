@@ -170,7 +170,7 @@ def generate(name, mesh, args, rows):
   text, key = (prompt, jnp.ones(prompt.shape)), jax.random.key(0)
   whole, compiling, memory = compiled(functools.partial(
     decode.generate, model, max_new_tokens=args.new, eos_id=NEVER, pad_id=0), params, *text, key)
-  prefill, _, _ = compiled(functools.partial(model.prefill, room=0), params, *text)
+  prefill, _, _ = compiled(functools.partial(decode.read_prompts, model), params, *text)
   seconds, first = (seconds_of(run, args.repeats) for run in (
     lambda: whole(params, *text, key), lambda: prefill(params, *text)))
   one, filled = (seconds - first) / args.new, args.prompt + (args.new + 1) / 2

@@ -46,7 +46,8 @@ def program(configs, policy, judge, prompts, answer_width, mesh, watch):
     networks.read, functools.partial(logp.token_logp, policy.model, start=width),
     preference_model(judge.model, None), rl.cut(config, widths))
   optimizer = build.optimizer(config, 10**6, networks.specs, 10**8)
-  state, shardings = build.start(configs, mesh, networks.specs, networks.init, optimizer, rl.memory)
+  state, shardings = build.initial_state(
+    configs, mesh, networks.specs, networks.init, optimizer, rl.memory)
   update = watch.last('train', build.compiled_update(
     rl.update(config, policy.model, networks, optimizer, ppo_models.END, widths), shardings, several))
 
@@ -107,7 +108,7 @@ def profile(settings):
   sample = generate(policy.params, prompt_BP, valid_BP, key)
   text = sample.tokens_BT, np.concatenate([valid_BP, sample.mask_BT[:, width:]], axis=1)
   parts = {
-    'prefill': (lambda p: policy.model.prefill(p, prompt_BP, valid_BP, room), policy.params),
+    'prefill': (lambda p: decode.read_prompts(policy.model, p, prompt_BP, valid_BP), policy.params),
     'prefill and decode': (lambda p: generate(p, prompt_BP, valid_BP, key), policy.params),
     'log-probs of one network': (
       lambda p: logp.token_logp(policy.model, p, *text, start=width), policy.params),

@@ -51,7 +51,7 @@ def write(path, key):
   table = rows(runs, key)
   rundir.write_summary(path, {'in_order': ordered, 'runs': table})
   report.write(
-    path, f'Reward against distance, by {SETTINGS[key]}', f'{len(runs)} PPO runs; {line}', [
+    path, f'Reward against distance, by {SETTINGS[key]}', f'{sweeps.said(path, runs)}; {line}', [
       report.Section('The frontier', [
         'Against the square root of the KL to the initial policy, along each run; the first seed of '
         'each value.'], table=table, figures=[(

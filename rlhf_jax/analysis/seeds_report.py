@@ -47,7 +47,7 @@ def write(path):
     return samples, values_ST.mean(axis=0), values_ST.min(axis=0), values_ST.max(axis=0)
   panels = {title: {'': band(name)} for name, title in CURVES.items() if name in runs[0].curve}
   report.write(
-    path, 'One setting, several seeds', f'{len(runs)} PPO runs', [report.Section(
+    path, 'One setting, several seeds', sweeps.said(path, runs), [report.Section(
       'Along training', figures=[(figures.lines(panels, 'samples', '', marker='', share_y=False),
                                   'Means over the seeds, and the range from lowest to highest.')]),
       report.Section('Seed by seed', paragraphs=[

@@ -34,6 +34,12 @@ def read(path, key):
   return sorted(runs, key=lambda run: (run.value, run.seed))
 
 
+def said(path, runs):
+  """'18 PPO runs', and how many more of the folder `path` have not finished."""
+  others = len(list(pathlib.Path(path).glob('*/config.json'))) - len(runs)
+  return f'{len(runs)} PPO runs' + (f', {others} more not finished' if others else '')
+
+
 def by_value(runs):
   """{value: its Runs}."""
   found = {}

@@ -17,7 +17,7 @@ def write(path):
     {title: ends(runs, name) for name, title in REFUSALS.items() if name in known},
     {title: mean_curves(runs, name) for name, title in CURVES.items() if name in known})
   report.write(
-    path, 'Helpful and harmless prompts', f'{len(runs)} PPO runs', [report.Section(
+    path, 'Helpful and harmless prompts', sweeps.said(path, runs), [report.Section(
       'The tension', paragraphs=[
         'Policies trained on different shares of helpful prompts, all with the same held-out prompts. '
         'A refusal is an answer that declines and does nothing of what was asked.'],

@@ -37,7 +37,10 @@ def code():
         capture_output=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):         # no git, or another user's checkout
       pass
-  return 'version ' + importlib.metadata.version('rlhf_jax')
+  try:
+    return 'version ' + importlib.metadata.version('rlhf_jax')
+  except importlib.metadata.PackageNotFoundError:            # a copy that was never installed
+    return 'version unknown'
 
 
 @functools.cache

@@ -1,9 +1,10 @@
 """The run directory: config.json, starts.jsonl, metrics.jsonl, summary.json, checkpoints/ and DONE.
 
 One folder is one run of one resolved config. Files are replaced whole (written beside, then
-renamed), only the .jsonl grow; a run killed at any moment leaves a folder that can be resumed.
+renamed), only metrics.jsonl grows; a run killed at any moment leaves a folder that can be resumed.
 Of several processes (RLHF_PROCESS, see `run.config.prepare_backend`) the first alone writes.
-Numbers that are not finite are written as null, so every file is strict JSON. No jax here.
+Numbers that are not finite are written as null, so every file is strict JSON. jax is asked for its
+devices when a run is opened, and not needed to read one.
 """
 import hashlib
 import json
@@ -34,7 +35,7 @@ def open_run(path, config):
   if not path.exists() or all(file.suffix == '.tmp' for file in path.iterdir()):
     path.mkdir(parents=True, exist_ok=True)
     write_text(path / 'config.json', text + '\n')
-    _append(path / 'starts.jsonl', environment.describe())
+    _note_start(path)
     return 'new'
   if not (path / 'config.json').exists():
     raise ValueError(f'{path} is not empty and has no config.json, so it is not a run: '
@@ -44,8 +45,15 @@ def open_run(path, config):
                      'set it back to resume that run, or name another folder')
   if is_done(path):
     return 'done'
-  _append(path / 'starts.jsonl', environment.describe())
+  _note_start(path)
   return 'resume'
+
+
+def _note_start(path):
+  if writes():
+    file = path / 'starts.jsonl'
+    before = file.read_text(encoding='utf-8') if file.exists() else ''
+    write_text(file, before + json.dumps(environment.describe()) + '\n')
 
 
 def made_with(path):
@@ -82,7 +90,10 @@ def append_metrics(path, step, metrics):
     if np.size(value) != 1:
       raise ValueError(f'metric {name!r} has {np.size(value)} values: reduce it to one number')
     line[name] = _plain(float(np.reshape(value, ())))
-  _append(Path(path) / 'metrics.jsonl', line)
+  if not writes():
+    return
+  with open(Path(path) / 'metrics.jsonl', 'a', encoding='utf-8') as file:
+    file.write(json.dumps(line) + '\n')
 
 
 def truncate_metrics(path, step):
@@ -147,12 +158,6 @@ def write_text(path, text):
   beside = path.with_name(path.name + '.tmp')
   beside.write_text(text, encoding='utf-8')
   os.replace(beside, path)
-
-
-def _append(file, record):
-  if writes():
-    with open(file, 'a', encoding='utf-8') as lines:
-      lines.write(json.dumps(record) + '\n')
 
 
 def _config_text(config, **options):

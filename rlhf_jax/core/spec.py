@@ -14,8 +14,10 @@ from rlhf_jax.core.random import key_for
 
 
 def normal(stddev):
-  """An initialiser: independent normal numbers with mean 0."""
-  return lambda key, shape, dtype: (stddev * jax.random.normal(key, shape)).astype(dtype)
+  """An initialiser: independent normal numbers with mean 0, the same ones jitted or not: nothing is
+  rounded together."""
+  return lambda key, shape, dtype: (stddev * jax.lax.optimization_barrier(
+    jax.random.normal(key, shape))).astype(dtype)
 
 
 def zeros(key, shape, dtype):

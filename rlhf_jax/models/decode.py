@@ -1,4 +1,4 @@
-"""Sampling answers: one prefill, then one token a step in while loops, all in one program.
+"""Sampling answers: all prompts are read, then one token a step in while loops, all in one program.
 
 Answers differ in length, and the cost follows the tokens produced: where rows are more than slots, a
 slot whose answer has ended takes the next row; once none waits, the unfinished are carried on alone. A
@@ -63,7 +63,7 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
   by_quarters = cached and seats == each and max_new_tokens >= QUARTERS
   room = -(-max_new_tokens // 4) if by_quarters else max_new_tokens
   stops = [f for f in (seats // share for share in SHARES) if f >= LEAST_ROWS] + [0]
-  read = _read(partial(model.prefill, params, room=0), prompt_BP, prompt_valid_BP, blocks)
+  read = read_prompts(model, params, prompt_BP, prompt_valid_BP, blocks)
   jax.eval_shape(partial(model.widen, room=max_new_tokens, column=width), read[1])  # whether all fits
   params = model.ready(params)
   noise_RN = jax.vmap(lambda n: noise(jax.random.fold_in(key, n), jnp.arange(rows)), out_axes=1)(
@@ -106,11 +106,11 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
                   ((prompt_BP, 'tokens'), (before, 'mask'), (before, 'logp'))))
 
 
-def _read(prefill, prompt_BP, valid_BP, blocks):
-  """(the last hidden state of each prompt, the cache of all), the same number of rows of each block at
-  a time."""
+def read_prompts(model, params, prompt_BP, valid_BP, blocks=1):
+  """(hidden_BD of the last token of each prompt, the cache of all without room), the same number of
+  rows of each block at a time, at most `READ` tokens of it where rows divide so."""
   def some(part):
-    hidden_BPD, cache = prefill(*part)
+    hidden_BPD, cache = model.prefill(params, *part, 0)
     return align.last(hidden_BPD, part[1]), cache
   rows, width = prompt_BP.shape
   each, most = rows // blocks, max(READ // width, 1)

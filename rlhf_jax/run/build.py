@@ -337,8 +337,14 @@ def unstack(tree, count):
   return (tree if count == 1 else jax.tree.map(lambda x, s=s: x[s], tree) for s in range(count))
 
 
-def start(configs, mesh, specs, init, optimizer, extra=lambda config: {}):
-  """(the TrainState of one run, or of several stacked, before its first update; its shardings).
+def fresh(specs, mesh, key):
+  """Initial parameters, each device making its own part."""
+  return jax.jit(functools.partial(spec.init, specs), out_shardings=spec.shardings(
+    specs, mesh, meshes.TRAIN_RULES))(key)
+
+
+def initial_state(configs, mesh, specs, init, optimizer, extra=lambda config: {}):
+  """(TrainState of one run, or of several stacked, before the first update; its shardings).
 
   init(config, key) -> params, of `specs`; extra(config) -> what else is remembered, by name.
   """

@@ -90,10 +90,10 @@ def check_score(score, params, rows, columns):
 def check_room(prompt_width, answer_width, context):
   """Refuses texts that the policy's context does not hold."""
   if prompt_width + answer_width > context:
-    raise ValueError(f'prompts of {prompt_width} tokens and answers of config.ppo.answer_width='
-                     f'{answer_width} do not fit into the {context} of config.model.context: lower '
-                     f'answer_width to {context - prompt_width} or fewer, or use a policy that reads '
-                     'more')
+    remedy = (f'lower config.ppo.answer_width to {context - prompt_width} or fewer'
+              if prompt_width < context else 'lower config.data.prompt_width')
+    raise ValueError(f'prompts of {prompt_width} and answers of {answer_width} tokens do not fit into '
+                     f'the {context} that the policy reads: {remedy}, or use one that reads more')
 
 
 class Networks(NamedTuple):

@@ -46,7 +46,7 @@ def finite(scores):
   bad = np.size(scores) - np.isfinite(scores).sum()
   if bad:
     raise ValueError(f'{bad} of {np.size(scores)} scores are not finite numbers: the preference model '
-                     'that gives them is broken; name another one or an earlier checkpoint of it')
+                     'that gives them is broken; train it again or name another one')
   return scores
 
 

@@ -2,6 +2,7 @@
 
 One run or several in one program (a leading axis S on the state); `fit` does not know which.
 """
+import contextlib
 import math
 import time
 
@@ -26,46 +27,45 @@ def open_runs(configs, workdirs, tokenizer=None):
   return any(said != 'done' for said in status)
 
 
-def train(configs, workdirs, start, update, *, label, steps, mesh, host, device=(), frozen=None,
-          evaluate=None, show=('loss',), watch=lambda config, workdir: None):
+def train(configs, workdirs, state, shardings, update, *, label, steps, mesh, host, device=(),
+          frozen=None, evaluate=None, show=('loss',), watch=lambda config, workdir: None):
   """The trained state (stacked when there are several configs), all files written but summary, DONE.
 
-  start: of `build.start`; host, device as in `build.source`; evaluate(state, frozen) -> dictionary of
-  scalars, jitted here and written as `eval/...` every `config.eval_every` of the `steps` updates, or at
-  those updates where it is a tuple. watch(config, workdir): as in `hooks.writer`. The start is saved
-  too, so that a run that breaks early has a good checkpoint.
+  state, shardings: of `build.initial_state`; the state is gone afterwards. host, device: of
+  `build.source`. evaluate(state, frozen) -> dictionary of scalars, jitted here and written as
+  `eval/...` every `config.eval_every` of the `steps` updates, or at those updates where it is a tuple.
+  watch(config, workdir): as in `hooks.writer`. The start is saved too, so that a run that breaks early
+  has a good checkpoint.
   """
   config, several = configs[0], len(configs) > 1
   frozen = build.everywhere({} if frozen is None else frozen, mesh)
-  managers = [checkpoint.manager(w) for w in workdirs]
-  state, begun = _restore(managers, workdirs, *start)
   evaluated, saved = (_each(every, steps) for every in (config.eval_every, config.checkpoint_every))
-  watched = Stopwatch(begun)
+  with contextlib.ExitStack() as opened:
+    managers = [opened.enter_context(checkpoint.manager(w)) for w in workdirs]
+    state, start = _restore(managers, workdirs, state, shardings)
+    watched = Stopwatch(start)
 
-  def save(step, state, metrics):
-    del metrics
-    for m, mine in zip(managers, build.unstack(state, len(managers)), strict=True):
-      checkpoint.save(m, step, mine)
+    def save(step, state, metrics):
+      del metrics
+      for m, mine in zip(managers, build.unstack(state, len(managers)), strict=True):
+        checkpoint.save(m, step, mine)
 
-  writers = [hooks.writer(w, config.log_every, steps, {*evaluated, *saved}, watch(c, w), watched.of)
-             for c, w in zip(configs, workdirs, strict=True)]
-  run_hooks = [hooks.members(writers) if several else writers[0]]
-  if evaluate is not None:
-    write = _evaluation(evaluate, workdirs, frozen)
-    run_hooks.append(hooks.at(evaluated, write))
-    if begun == 0:
-      write(0, state, {})
-  # A checkpoint comes last: a run killed before it evaluates that step again.
-  run_hooks.append(hooks.at(saved, save))
-  if begun == 0:
-    save(0, state, {})
-  update = watched.last('train', build.compiled_update(update, start[1], several))
-  source = build.source(host, device, configs, mesh, watched.part)
-  with hooks.progress(label, begun, steps, show) as bar:
-    state = fit(state, update, source, frozen, steps, [*run_hooks, bar], begun)
-  for m in managers:
-    m.close()
-  return state
+    writers = [hooks.writer(w, config.log_every, steps, {*evaluated, *saved}, watch(c, w), watched.of)
+               for c, w in zip(configs, workdirs, strict=True)]
+    run_hooks = [hooks.members(writers) if several else writers[0]]
+    if evaluate is not None:
+      write = _evaluation(evaluate, workdirs, frozen)
+      run_hooks.append(hooks.at(evaluated, write))
+      if start == 0:
+        write(0, state, {})
+    # A checkpoint comes last: a run killed before it evaluates that step again.
+    run_hooks.append(hooks.at(saved, save))
+    if start == 0:
+      save(0, state, {})
+    run_hooks.append(opened.enter_context(hooks.progress(label, start, steps, show)))
+    update = watched.last('train', build.compiled_update(update, shardings, several))
+    source = build.source(host, device, configs, mesh, watched.part)
+    return fit(state, update, source, frozen, steps, run_hooks, start)
 
 
 def finish(workdir, summary, line):
@@ -76,8 +76,8 @@ def finish(workdir, summary, line):
 
 
 def _restore(managers, workdirs, state, shardings):
-  """(state, step) of the newest checkpoint that all runs have, the metrics cut to it; as it is, and 0,
-  where they have none."""
+  """(state, step) of the newest checkpoint that all runs have, the metrics cut to it and `state` freed;
+  that state and 0 where they have none behind the start."""
   parts = list(build.unstack(state, len(managers)))
   step, positions = math.inf, ()
   while len(set(positions)) != 1:
@@ -86,7 +86,11 @@ def _restore(managers, workdirs, state, shardings):
     step = min(positions)
   for w in workdirs:
     rundir.truncate_metrics(w, step if step else -1)
-  return meshes.put(build.stack([f[0] for f in found]), shardings) if step else state, step
+  if not step:
+    return state, 0
+  for leaf in jax.tree.leaves(state):                # whoever made it may hold it, and two do not fit
+    leaf.delete()
+  return meshes.put(build.stack([f[0] for f in found]), shardings), step
 
 
 def _each(every, last):

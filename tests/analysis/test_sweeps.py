@@ -27,6 +27,7 @@ def test_finished_runs_by_value_and_seed(tmp_path):
   assert set(runs[-1].curve) == {'step', 'kl', 'score'}
   np.testing.assert_allclose([runs[-1].curve[k] for k in ('step', 'kl', 'score')],
                              [[0, 3], [0, 0.9], [0, -3]])
+  assert sweeps.said(tmp_path, runs) == '3 PPO runs, 1 more not finished'
   assert {value: len(mine) for value, mine in sweeps.by_value(runs).items()} == {0.1: 2, 0.3: 1}
 
 

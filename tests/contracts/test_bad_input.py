@@ -223,8 +223,8 @@ def test_answers_that_do_not_fit_behind_the_prompts(refused, pipeline, tmp_path)
                  '--config.ppo.answer_width=5000')
   prompt, context = (int(line.partition(f'{word} ')[2].split()[0]) for word in ('prompts of', 'the'))
   assert context == sizes.config('micro', vocab_size=512).context
-  assert 'answers of config.ppo.answer_width=5000 do not fit into the' in line
-  assert f'lower answer_width to {context - prompt} or fewer' in line
+  assert 'answers of 5000 tokens do not fit into the' in line
+  assert f'lower config.ppo.answer_width to {context - prompt} or fewer, or use one' in line
   assert not (tmp_path / 'w').exists()
 
 

@@ -1,6 +1,7 @@
 """A run directory is resumed or refused, never overwritten; its files survive a kill."""
 import json
 import platform
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,8 @@ def test_a_folder_is_new_then_resumed_then_done(tmp_path):
   assert rundir.open_run(folder, dict(reversed(CONFIG.items()))) == 'done'
 
 
-def test_each_start_is_noted_with_code_libraries_and_devices(tmp_path):
+def test_each_start_is_noted_with_code_libraries_and_devices(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, 'orig_argv', ['/x/python', '-m', 'experiments.x', '--config.data.dir=a b'])
   for name in ('study', 'study/stage'):
     rundir.open_run(tmp_path / name, CONFIG)
   rundir.open_run(tmp_path / 'study', CONFIG)
@@ -37,7 +39,7 @@ def test_each_start_is_noted_with_code_libraries_and_devices(tmp_path):
   assert made['jax'] == [jax.__version__] and made['python'] == [platform.python_version()]
   assert made['devices'] == [f'{jax.device_count()} x cpu']
   assert made['code'][0].startswith(('commit ', 'version ')) and len(made['code']) == 1
-  assert 'pytest' in made['command'][0]
+  assert made['command'] == ["python -m experiments.x '--config.data.dir=a b'"]
   rundir.mark_done(tmp_path / 'study')
   (tmp_path / 'study' / 'starts.jsonl').unlink()
   assert rundir.made_with(tmp_path / 'study')['jax'] == [jax.__version__]     # of the stage

@@ -1,5 +1,6 @@
 """Sampling: against the whole text read again, against softmax, and where it must stop."""
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -224,14 +225,15 @@ def test_unfinished_rows_alone_are_carried_on_and_nothing_changes(tiny, many, bl
 def test_prompts_are_read_some_at_a_time_where_they_divide(rows, most, at_once, monkeypatch):
   monkeypatch.setattr(decode, 'READ', most * 5 + 4)
   seen = []
-  def prefill(tokens_BP, valid_BP):
-    seen.append(tokens_BP.shape)
+  def prefill(params, tokens_BP, valid_BP, room):
+    seen.append((*tokens_BP.shape, room))
     return tokens_BP[:, :, None] * 1.0, (2 * tokens_BP, jnp.int32(5))
   tokens = np.arange(rows * 5).reshape(rows, 5)
-  last_BD, (twice, column) = decode._read(prefill, jnp.asarray(tokens), jnp.ones((rows, 5)), 1)
+  last_BD, (twice, column) = decode.read_prompts(
+    SimpleNamespace(prefill=prefill), None, jnp.asarray(tokens), jnp.ones((rows, 5)))
   np.testing.assert_array_equal(last_BD[:, 0], tokens[:, -1])
   np.testing.assert_array_equal(twice, 2 * tokens)
-  assert column == 5 and set(seen) == {(at_once, 5)}
+  assert column == 5 and set(seen) == {(at_once, 5, 0)}
 
 
 def test_slots_take_the_rows_that_wait_and_nothing_changes(tiny, many):

@@ -174,6 +174,15 @@ def test_a_score_of_another_shape_or_type_is_refused(made, says):
   rl.check_score(lambda params, tokens_BT, valid_BT, extra: valid_BT.sum(1), None, 4, 7)
 
 
+def test_texts_longer_than_the_context_are_refused():
+  rl.check_room(24, 8, 32)
+  with pytest.raises(ValueError, match='prompts of 24 and answers of 9 tokens do not fit into the 32 '
+                     'that the policy reads: lower config.ppo.answer_width to 8 or fewer'):
+    rl.check_room(24, 9, 32)
+  with pytest.raises(ValueError, match='lower config.data.prompt_width, or use one that reads more'):
+    rl.check_room(32, 9, 32)
+
+
 HEALTHY = {'score': 0.5, 'approx_kl': 1e-4, 'k1': 0.2, 'response_length': 5.0, 'truncated': 0.1}
 
 

@@ -1,4 +1,6 @@
 """Training with files: resume, divergence, several runs in one program; a regression of 3 weights."""
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,9 +54,9 @@ def go(configs, workdirs, host=points, steps=6):
   """Trains and returns the state; nothing but arguments decides what happens."""
   open_runs(configs, workdirs)
   devices = mesh.make(data=-1)
-  start = build.start(configs, devices, SPECS, lambda c, key: {'w': jax.random.normal(
+  start = build.initial_state(configs, devices, SPECS, lambda c, key: {'w': jax.random.normal(
     key_for(key, 'init'), (3,))}, OPTIMIZER, lambda c: {'kl_coef': c.ppo.kl_coef})
-  return train(configs, workdirs, start, step.update(loss, OPTIMIZER), label='toy', steps=steps,
+  return train(configs, workdirs, *start, step.update(loss, OPTIMIZER), label='toy', steps=steps,
                mesh=devices, host=host, frozen={'scale': jnp.float32(1.0)},
                evaluate=lambda state, frozen: {'w0': state.params['w'][0] * frozen['scale']})
 
@@ -125,6 +127,17 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path, caps
   with checkpoint.manager(b) as manager:
     assert sorted(manager.all_steps()) == [4, 6]
     assert checkpoint.restore(manager, go([config()], [a]), latest=4)[1] == 4      # written anew
+
+
+def test_what_a_resumed_run_does_not_start_from_is_freed(tmp_path):
+  """Else the memory of a run near the limit would not do for going on with it."""
+  made, devices = config(), mesh.make(data=-1)
+  go([made], [tmp_path / 'a'], steps=2)
+  state, shardings = build.initial_state([made], devices, SPECS, lambda c, key: {
+    'w': jnp.ones(3)}, OPTIMIZER, lambda c: {'kl_coef': 0.0})
+  train([made], [tmp_path / 'a'], state, shardings, step.update(loss, OPTIMIZER), label='toy', steps=2,
+        mesh=devices, host=points, frozen={'scale': jnp.float32(1.0)})
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
 def poisoned(at):
@@ -202,6 +215,15 @@ def test_what_a_group_may_not_vary_and_what_is_finished(tmp_path):
   assert open_runs([config()], [tmp_path / 'a'])
   rundir.mark_done(tmp_path / 'a')
   assert not open_runs([config()], [tmp_path / 'a'])
+
+
+def test_the_tokenizer_is_saved_with_each_run_that_is_not_done(tmp_path):
+  saved = []
+  tokenizer = SimpleNamespace(save=saved.append)
+  open_runs([config()], [tmp_path / 'a'], tokenizer)
+  rundir.mark_done(tmp_path / 'a')
+  assert open_runs([config(), changed()], [tmp_path / 'a', tmp_path / 'b'], tokenizer)
+  assert saved == [f'{tmp_path}/a/tokenizer.json', f'{tmp_path}/b/tokenizer.json']
 
 
 def test_evaluations_are_at_the_steps_that_are_named(tmp_path):
