@@ -2,8 +2,10 @@
 
   python -m experiments.distill_context --config=configs/distill_context.py --workdir=runs/policy \\
     --config.teacher=runs/lm
-  :smoke  seconds on a CPU;  :hh  on published dialogues;  :long  five minutes, for a small KL
-Students of several sizes from one file, here that of :long in runs/policy-long:
+  :smoke  seconds on a CPU;  :hh  on published dialogues;  :long  three minutes, for a small KL
+Students of several sizes from one file, here that of :long:
+  python -m experiments.distill_context --config=configs/distill_context.py:long \\
+    --workdir=runs/policy-long --config.teacher=runs/lm
   python -m experiments.pretrain_lm --config=configs/pretrain_lm.py --workdir=runs/lm-micro \\
     --config.model.name=micro
   python -m experiments.sweep --config=configs/distill_context.py:long --sweep=sizes \\

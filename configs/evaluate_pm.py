@@ -4,8 +4,8 @@
     --config.preference_model=runs/pm
   :smoke  the same, small batches;  :hh  a model of the published comparisons, with HHH, WebGPT and
   LLMBar where their files lie below $RLHF_DATA_DIR (or data_dir)
-policy: where the run's samples are now, if not where its config says. The default takes an oracle
-model.
+policy: the run whose samples the comparisons were made of, if it was moved since. The default takes a
+model of the oracle world.
 Expected: the quickstart's model is calibrated (error 0.006, 10 of 10 bins inside), its scores times 3
 and divided by 3 are flagged, 20 seconds on 2 cores; :hh 1 minute.
 """

@@ -5,7 +5,7 @@
   :smoke  small parts
 part: lines that are scored and written at a time; a killed job loses one part. on_error: 'raise'
 stops at a line that cannot be scored, 'skip' says why in its place.
-Expected: a `mini` model of the published comparisons reads 280 answers a second on 2 cores, 6
+Expected: a `mini` model of the published comparisons reads 270 answers a second on 2 cores, 6
 compilations included.
 """
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@
 Bai et al. 2022, section 4.1. An iteration: sample one answer to each prompt of the batch, recompute
 its log-probs under policy and reference, score it, then `passes` x `minibatches` clipped updates.
 Held-out prompts are evaluated along the way with the exact KL; in the oracle world also by the true
-reward, which training never sees. docs/ppo.md lists every option.
+reward, which training never sees. docs/ppo.md explains the options.
 """
 import functools
 

@@ -12,7 +12,7 @@ from rlhf_jax.run.hooks import Diverged
 def made():
   return ConfigDict({'main': __name__, 'seed': 0, 'rate': 0.5, 'name': 'micro', 'flag': True,
                      'widths': (50, 60), 'kinds': (), 'none': None,
-                     'ppo': {'kl_coef': 0.02, 'clip': 0.2}})
+                     'ppo': {'kl_coef': 0.02, 'clip': 0.2, 'value_clip': 0.2}})
 
 
 @pytest.mark.parametrize('key, text, value', [
@@ -21,6 +21,7 @@ def made():
   ('widths', '8', (8,)), ('widths', '[8, 9]', (8, 9)), ('widths', '8,9', (8, 9)), ('widths', '()', ()),
   ('kinds', 'a', ('a',)), ('kinds', 'a, b,', ('a', 'b')), ('kinds', "('a',)", ('a',)),
   ('none', '5', 5), ('none', 'text', 'text'), ('ppo.kl_coef', '0', 0.0), ('ppo.clip', 'None', None),
+  ('ppo.value_clip', 'None', None),
   ('ppo.clip', '1', 1.0)])
 def test_overrides_keep_types(made, key, text, value):
   configs.override(made, key, text)
