@@ -1814,13 +1814,15 @@ def main(wanted=''):
     sys.exit(f'no mutant matches {wanted!r}')
   FORKED.set_forkserver_preload(LIBRARIES)
   check(mutants)
+  counts = collections.Counter()
   with ThreadPoolExecutor(AT_ONCE) as pool:
-    verdicts = list(tqdm(pool.map(judge, mutants), total=len(mutants), unit='mutant'))
-  for mutant, verdict in zip(mutants, verdicts, strict=True):
-    print(f'{verdict:9} {mutant.file:28} {mutant.text.strip()!r} -> {mutant.replacement.strip()!r}')
-    if verdict != 'killed':
-      print(f'{"":9} tests/{mutant.test}')
-  counts = collections.Counter(verdicts)
+    judged = zip(mutants, pool.map(judge, mutants), strict=True)
+    for mutant, verdict in tqdm(judged, total=len(mutants), unit='mutant'):
+      counts[verdict] += 1
+      tqdm.write(f'{verdict:9} {mutant.file:28} {mutant.text.strip()!r} -> '
+                 f'{mutant.replacement.strip()!r}')
+      if verdict != 'killed':
+        tqdm.write(f'{"":9} tests/{mutant.test}')
   print(', '.join(f'{count} {verdict}' for verdict, count in counts.most_common()))
   sys.exit(counts['killed'] != len(mutants))
 
