@@ -3,7 +3,7 @@
   python -m experiments.robustness --config=configs/robustness.py --workdir=runs/robustness
   :smoke  a minute on a CPU;  :overoptimisation  no KL penalty, judges of 1,000 and 8,000 comparisons
 --config.base=DIR takes language models and policies from another study's folder.
-Expected on 2 cores: 90 to 100 minutes, with --config.crossed=False 59; :overoptimisation, uncrossed, 36;
+Expected on 2 cores: 90 to 100 minutes, --config.crossed=False 59; :overoptimisation, uncrossed, 36;
 docs/results.md has the numbers.
 """
 from ml_collections import ConfigDict
