@@ -118,7 +118,7 @@ def ppo():
     'samples': 10_240, 'batch_size': 128, 'passes': 1, 'minibatches': 2, 'prompts': 10_240,
     'helpful_share': None,      # of the training prompts; None: as the data are; Bai et al. section 4.4
     'generated': '',            # prompts.jsonl of experiments.generate_prompts, beside them
-    'answer_width': None, 'widths': (), 'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'),
+    'answer_width': None, 'packed': (), 'temperature': 1.0, 'kl_coef': laptop('ppo.kl_coef'),
     'kl_target': 0.0, 'kl_horizon': laptop('ppo.kl_horizon'), 'kl_least': laptop('ppo.kl_least'),
     'kl_stop': 0.0, 'clip': 0.2, 'value_clip': 0.2, 'value_coef': 0.5, 'entropy_coef': 0.0,
     'pretrain_coef': 0.0, 'discount': 1.0,

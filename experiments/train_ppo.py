@@ -43,10 +43,11 @@ def run_group(configs, workdirs):
   for each in configs:
     check(each)
   mesh = build.mesh(config)
+  packing = rl.packing(config, mesh, len(configs) > 1)
   initial = build.policy(config.policy, mesh)
   build.check_same_model(config, config.policy)
   initial, reference = build.kept(initial, config.frozen_dtype)
-  ((judge, score),) = build.judges([config.preference_model], initial, mesh).values()
+  ((judge, score),) = build.judges([config.preference_model], initial, mesh, packing.fit).values()
   judge, scorer = build.kept(judge, config.frozen_dtype)
   tests = build.judges(config.test_models, initial, mesh)
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
@@ -55,14 +56,13 @@ def run_group(configs, workdirs):
   rl.check_room(width, answer_width, build.size(config, tokenizer.vocab_size).context)
   for role, each in ((judge, score), *tests.values()):
     rl.check_score(each, role.params, p.batch_size, width + answer_width)
-  widths = rl.widths(config, width, answer_width, len(configs) > 1)
-  networks = rl.networks(config, initial, judge, width)
+  networks = rl.networks(config, initial, judge, width, packing.blocks)
   if not open_runs(configs, workdirs, tokenizer):
     return [rundir.read_summary(w) for w in workdirs]
   clock = Clock()
   generate = build.sampler(initial, answer_width, mesh, temperature=p.temperature)
-  parts = Parts(generate, networks.read, score=score, ref_logp=functools.partial(
-    logp.token_logp, model, temperature=p.temperature, start=width), cut=rl.cut(config, widths))
+  parts = Parts(generate, networks.reader(packing.fit), score=score, ref_logp=functools.partial(
+    logp.token_logp, packing.fit(model), temperature=p.temperature, start=width, blocks=packing.blocks))
   corpus = documents.pack(world, tokenizer, width + answer_width) if p.pretrain_coef else None
 
   def host(config, i):
@@ -76,7 +76,7 @@ def run_group(configs, workdirs):
   steps = p.samples // p.batch_size
   optimizer = build.optimizer(config, steps * p.passes * p.minibatches, networks.specs,
                               steps * p.batch_size)
-  update = rl.update(config, model, networks, optimizer, tokenizer.end_id, widths)
+  update = rl.update(config, model, networks, optimizer, tokenizer.end_id, packing)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
                     truths=worlds.truths(world, tokenizer), prompt_width=width,
                     tests={name: test for name, (_, test) in tests.items()},

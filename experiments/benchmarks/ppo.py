@@ -25,12 +25,12 @@ SETTINGS = {                      # lengths, passes
   'fixed': ('fixed', 1), 'geometric': ('geometric', 1), 'four-passes': ('fixed', 4)}
 MEAN = 32
 AHEAD = 1          # iterations before each that is timed: memory that lay idle is slow at first
-BY_LENGTH = {'widths': (16, 32, 48, 64, 96), 'microbatches': 8}
+SHARES = (0.5, 0.5625, 0.625, 0.6875)
 CONTENDERS = {
-  'ours f32': ('ours', {'dtype': 'float32', 'widths': (), 'microbatches': 1}),
-  'ours f32 by length': ('ours', {'dtype': 'float32', **BY_LENGTH}),
-  'ours bf16': ('ours', {'dtype': 'bfloat16', 'widths': (), 'microbatches': 1}),
-  'ours bf16 by length': ('ours', {'dtype': 'bfloat16', **BY_LENGTH}),
+  'ours f32': ('ours', {'dtype': 'float32', 'packed': ()}),
+  'ours f32 packed': ('ours', {'dtype': 'float32', 'packed': SHARES}),
+  'ours bf16': ('ours', {'dtype': 'bfloat16', 'packed': ()}),
+  'ours bf16 packed': ('ours', {'dtype': 'bfloat16', 'packed': SHARES}),
   'trl f32': ('trl', {'stored': 'float32', 'autocast': False, 'attention': 'sdpa'}),
   'trl f32 eager': ('trl', {'stored': 'float32', 'autocast': False, 'attention': 'eager'}),
   'trl bf16 autocast': ('trl', {'stored': 'float32', 'autocast': True, 'attention': 'sdpa'}),

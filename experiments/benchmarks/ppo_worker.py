@@ -38,18 +38,19 @@ def program(configs, policy, judge, prompts, answer_width, mesh, watch):
   """(state, source, update, frozen) of one run, or of several in one program. judge's score is read on
   the last token, as the peers do."""
   config, width, several = configs[0], prompts.shape[1], len(configs) > 1
-  widths = rl.widths(config, width, answer_width)
-  networks = rl.networks(config, policy, judge, width)
+  packing = rl.packing(config, mesh, several)
+  networks = rl.networks(config, policy, judge, width, packing.blocks)
   parts = Parts(
     functools.partial(decode.generate, policy.model, max_new_tokens=answer_width, eos_id=ppo_models.END,
                       pad_id=ppo_models.PAD),
-    networks.read, functools.partial(logp.token_logp, policy.model, start=width),
-    preference_model(judge.model, None), rl.cut(config, widths))
+    networks.reader(packing.fit), functools.partial(
+      logp.token_logp, packing.fit(policy.model), start=width, blocks=packing.blocks),
+    preference_model(packing.fit(judge.model), None))
   optimizer = build.optimizer(config, 10**6, networks.specs, 10**8)
   state, shardings = build.initial_state(
     configs, mesh, networks.specs, networks.init, optimizer, rl.memory)
   update = watch.last('train', build.compiled_update(
-    rl.update(config, policy.model, networks, optimizer, ppo_models.END, widths), shardings, several))
+    rl.update(config, policy.model, networks, optimizer, ppo_models.END, packing), shardings, several))
 
   def host(config, i):
     index = batches.rows(len(prompts), config.ppo.batch_size, i, 0)
@@ -78,7 +79,7 @@ def iterations(settings):
   mesh, watch = meshes.make(data=-1), Stopwatch()
   config = settings_of(settings['rate'], **{
     key: settings[key] for key in ('batch_size', 'minibatches', 'passes')})
-  config.ppo.widths, config.microbatches = tuple(settings['widths']), settings['microbatches']
+  config.ppo.packed = tuple(settings['packed'])
   yield from measured(*program(
     [config], *read(settings, mesh), np.load(settings['prompts']), settings['answer_width'], mesh,
     watch), watch)

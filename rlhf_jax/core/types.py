@@ -158,11 +158,6 @@ class Experience:
     text = None if self.text is None else self.text.normalise()
     return self.replace(weight_BT=masked.normalise(self.weight_BT), text=text)
 
-  def columns(self, width):
-    """The first columns alone, for rows that need no more."""
-    cut = jax.tree.map(lambda x: x[:, :width] if x.ndim > 1 else x, self.replace(text=None))
-    return cut.replace(text=self.text)
-
 
 def batch_size(batch):
   """Rows of a batch: the length of the leading axis of its arrays."""

@@ -4,7 +4,8 @@ Index t is about token t, given the valid tokens before it in its segment: hidde
 by `core.align.previous`, then go through the unembedding some rows at a time, forwards and
 backwards. The temperature divides the logits in one place, here, for policy, reference and sampler
 alike. Results are 0 where nothing valid stands before t or token t is not valid. `start` is static:
-columns before it are not computed, and 0.
+columns before it are not computed, and 0. `blocks`, of rows that do not leave their devices: tokens
+that count come first in each, and chunks without any are left out; None where most of them count.
 """
 import jax
 import jax.numpy as jnp
@@ -15,18 +16,20 @@ _CHUNK = 2**21          # logits held at once
 _LEAST = 8              # but no fewer rows per sequence: a large mesh shares the rows of a chunk
 
 
-def token_logp(model, params, tokens_BT, valid_BT, temperature=1.0, segment_BT=None, start=0):
+def token_logp(model, params, tokens_BT, valid_BT, temperature=1.0, segment_BT=None, start=0,
+               blocks=None):
   """log p(token t | valid tokens before t)."""
   hidden_BTD = model.apply(params, tokens_BT, valid_BT, segment_BT)
-  return of_hidden(model, params, hidden_BTD, tokens_BT, valid_BT, temperature, segment_BT, start)
+  return of_hidden(model, params, hidden_BTD, tokens_BT, valid_BT, temperature, segment_BT, start,
+                   blocks)
 
 
 def of_hidden(model, params, hidden_BTD, tokens_BT, valid_BT, temperature=1.0, segment_BT=None,
-              start=0):
+              start=0, blocks=None):
   """`token_logp` from the hidden states of the text, when another loss needs them too."""
   vocab = _vocab(model, params, hidden_BTD)
   return _before(_of_token(model, params, temperature), vocab, [hidden_BTD], [tokens_BT], valid_BT,
-                 segment_BT, start)
+                 segment_BT, start, blocks)
 
 
 def of_next(model, params, hidden_NMD, id_NM, temperature=1.0):
@@ -95,11 +98,12 @@ def _vocab(model, params, hidden_BTD):
   return jax.eval_shape(model.unembed, params, hidden_BTD[0]).shape[-1]
 
 
-def _before(function, vocab, hidden, ids, valid_BT, segment_BT=None, start=0):
+def _before(function, vocab, hidden, ids, valid_BT, segment_BT=None, start=0, blocks=None):
   """function(hidden before t, ..., ids at t, ...) on rows, for the columns t >= start."""
   moved = [align.previous(x, valid_BT, segment_BT, start=start) for x in hidden]
-  out = _everywhere(function, vocab, moved + [x[:, start:] for x in ids])
   counts_BT = align.has_previous(valid_BT, segment_BT) & (valid_BT > 0)
+  out = _everywhere(function, vocab, moved + [x[:, start:] for x in ids],
+                    counts_BT[:, start:], blocks)
 
   def back(x):
     x = jnp.pad(x, ((0, 0), (start, 0)) + ((0, 0),) * (x.ndim - 2))
@@ -107,11 +111,14 @@ def _before(function, vocab, hidden, ids, valid_BT, segment_BT=None, start=0):
   return jax.tree.map(back, out)
 
 
-def _everywhere(function, vocab, arrays):
-  """function(*arrays) of all places of arrays [B, T, ...], a chunk of logits at a time."""
+def _everywhere(function, vocab, arrays, counts_BT=None, blocks=None):
+  """function(*arrays) of all places of arrays [B, T, ...], a chunk of logits at a time; with `blocks`
+  only of chunks in which one counts."""
   batch, time = arrays[0].shape[:2]
+  most = max(_CHUNK // vocab, _LEAST * batch)
   flat = [x.reshape(batch * time, *x.shape[2:]) for x in arrays]
-  out = _by_rows(function, max(_CHUNK // vocab, _LEAST * batch), flat)
+  out = _by_rows(function, most, flat) if blocks is None else _by_counted_rows(
+    function, most, flat, counts_BT.reshape(blocks, -1))
   return jax.tree.map(lambda x: x.reshape(batch, time, *x.shape[1:]), out)
 
 
@@ -131,3 +138,28 @@ def _by_rows(function, most, arrays):
   function = jax.checkpoint(function)
   out = jax.lax.map(lambda part: function(*part), [cut(x) for x in arrays])
   return jax.tree.map(join, out)
+
+
+def _by_counted_rows(function, most, arrays, counts_GN):
+  """The same, blocks of N rows each, those that count first; 0 for parts in which none does."""
+  blocks, rows = counts_GN.shape
+  parts = -(-blocks * rows // most)
+  size = -(-rows // parts)
+  order_GN = jnp.argsort(~counts_GN, axis=1)
+  def cut(x):
+    x = align.take_columns(x.reshape(blocks, rows, *x.shape[1:]), order_GN)
+    x = jnp.pad(x, ((0, 0), (0, size * parts - rows)) + ((0, 0),) * (x.ndim - 2))
+    x = x.reshape(blocks, parts, size, *x.shape[2:]).swapaxes(0, 1)
+    return x.reshape(parts, blocks * size, *x.shape[3:])
+  def join(x):
+    x = x.reshape(parts, blocks, size, *x.shape[2:]).swapaxes(0, 1)
+    x = x.reshape(blocks, parts * size, *x.shape[3:])
+    return align.take_columns(x, jnp.argsort(order_GN, axis=1)).reshape(-1, *x.shape[2:])
+  function = jax.checkpoint(function)
+  def one(part):
+    counts, *part = part
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *part))
+    return jax.lax.cond(counts.any(), lambda: function(*part), lambda: nothing)
+  out = jax.lax.map(one, [cut(counts_GN.reshape(-1)), *map(cut, arrays)])
+  return jax.tree.map(join, out)
+

@@ -42,11 +42,14 @@ def head_norm(config):
 
 def positions(config):
   """(place, turns, turn): what positions add to embeddings, place(x_ND, params, position_N), and how
-  they turn queries and keys, turn(x, turns(position)), the second once for all layers."""
+  they turn queries and keys, turn(x, rows of turns()). The table is looked up: cosines that are not
+  XLA computes anew in each layer, for each head, forwards and backwards."""
   if config.positions == 'learned':
-    return _add_row, lambda position: None, _same
-  return _same, partial(attention.angles, size=config.rope_size, base=config.rope_base,
-                        scaling=config.rope_scaling), attention.rotate
+    return _add_row, lambda: None, _same
+  def turns():
+    return attention.angles(jnp.arange(config.context), config.rope_size, config.rope_base,
+                            config.rope_scaling)
+  return _same, turns, attention.rotate
 
 
 def mlp(config):

@@ -18,13 +18,11 @@ class Parts(NamedTuple):
   read:     (params, tokens_BT, valid_BT) -> (logp_BT, value_BT), of policy and value.
   ref_logp: (frozen['reference'], tokens_BT, valid_BT) -> logp_BT.
   score:    (frozen['score'], tokens_BT, valid_BT, extra) -> score_B.
-  cut:      reading of (tokens_BT, valid_BT, extra) -> the same by parts, as of `core.lengths.in_parts`.
   """
   generate: Callable
   read: Callable
   ref_logp: Callable
   score: Callable
-  cut: Callable = lambda read: read
 
 
 def sampled(parts, params, batch, key):
@@ -41,11 +39,9 @@ def episodes(parts, params, frozen, batch, kl_coef):
   (rows, width), valid_BP, sample = batch['prompt'].shape, batch['valid'], batch['sample']
   valid_BT = jnp.concatenate([valid_BP, sample.mask_BT[:, width:]], axis=1)
   tokens_BT, mask_BT = sample.tokens_BT, sample.mask_BT
-  def read(tokens_BT, valid_BT, extra):
-    return (*parts.read(params, tokens_BT, valid_BT),
-            parts.ref_logp(frozen['reference'], tokens_BT, valid_BT),
-            parts.score(frozen['score'], tokens_BT, valid_BT, extra))
-  logp_BT, value_BT, ref_logp_BT, score_B = parts.cut(read)(tokens_BT, valid_BT, batch.get('extra', {}))
+  logp_BT, value_BT = parts.read(params, tokens_BT, valid_BT)
+  ref_logp_BT = parts.ref_logp(frozen['reference'], tokens_BT, valid_BT)
+  score_B = parts.score(frozen['score'], tokens_BT, valid_BT, batch.get('extra', {}))
   return Rollout(
     tokens_BT=tokens_BT, valid_BT=valid_BT, mask_BT=mask_BT, logp_BT=logp_BT * mask_BT,
     sampled_logp_BT=sample.logp_BT,

@@ -26,7 +26,7 @@ from rlhf_jax.run.hooks import Diverged
 ERRORS = (ValueError, FileNotFoundError, FileExistsError, ConnectionError, KeyError, Diverged)
 OPTIONAL = {'clip': float, 'harmful_share': float, 'helpful_share': float, 'no_end_score': float,
             'value_clip': float, 'answer_width': int, 'end_token_id': int, 'unroll': bool}     # or None
-MEMBERS = {'widths': int, 'pack': int}      # of tuples that may be empty; of others: text
+MEMBERS = {'widths': int, 'pack': int, 'packed': float}   # of tuples that may be empty; of others: text
 RANGES = {                                  # of keys with these last names, wherever they stand
   **dict.fromkeys(('batch_size', 'minibatches', 'microbatches', 'passes', 'samples', 'steps', 'epochs',
                    'log_every', 'eval_every', 'checkpoint_every', 'kl_horizon', 'answer_width'),

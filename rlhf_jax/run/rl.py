@@ -1,5 +1,6 @@
 """What PPO needs around its maths: its networks from saved roles, what is refused before a run is
 opened, and the watch over its metrics."""
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from rlhf_jax.algorithms import ppo
-from rlhf_jax.core import lengths, step
+from rlhf_jax.core import mesh as meshes
+from rlhf_jax.core import step
 from rlhf_jax.core.random import key_for
-from rlhf_jax.models import actor_critic, heads, logp
+from rlhf_jax.models import actor_critic, heads, logp, packed
 from rlhf_jax.rollout.episodes import episodes, sampled
 from rlhf_jax.run import build, worlds
 from rlhf_jax.run.hooks import Diverged
@@ -97,31 +99,34 @@ def check_room(prompt_width, answer_width, context):
 
 
 class Networks(NamedTuple):
-  """Policy and value. read: of `models.actor_critic`, of all parameters of both; whole(params, frozen)
-  -> those, from what is trained; specs: of what is trained, {'policy', 'value'}; init(config, key) ->
-  its first values."""
-  read: Callable
+  """Policy and value. reader(fit) -> a reader of `models.actor_critic`, of all parameters of both, by
+  the Models that fit(model) makes; whole(params, frozen) -> those parameters, from what is trained;
+  specs: of what is trained, {'policy', 'value'}; init(config, key) -> its first values."""
+  reader: Callable
   whole: Callable
   specs: dict
   init: Callable
 
 
-def networks(config, policy, judge, start):
-  """The Networks of `config.ppo`. policy, judge: Roles.
+def networks(config, policy, judge, start, blocks=None):
+  """The Networks of `config.ppo`. policy, judge: Roles. start, blocks: as in `models.logp.token_logp`.
 
   The value network has the body of the preference model or of the policy, or shares the policy's
   ('shared'); its head is copied with the preference model's body unless it is to be zero, and zero with
   another. With `config.lora.rank` adapters of the policy and of the value's body are trained, and the
   head in full; they are added to the frozen roles.
   """
-  p, options = config.ppo, {'temperature': config.ppo.temperature, 'start': start}
+  p = config.ppo
+  options = {'temperature': p.temperature, 'start': start, 'blocks': blocks}
   critic = judge.model if p.value_init == 'preference_model' else heads.scalar(policy.model)
   part = build.trained_part(config, policy.spec)
   if p.value_init == 'shared':
-    read = actor_critic.shared(policy.model, **options)
+    def reader(fit):
+      return actor_critic.shared(fit(policy.model), **options)
     value = build.Part(critic.spec['head'], lambda head, key: head, lambda value, frozen: value)
   else:
-    read = actor_critic.separate(policy.model, critic, **options)
+    def reader(fit):
+      return actor_critic.separate(fit(policy.model), fit(critic), **options)
     value = _critic(config, critic, *{
       'preference_model': (judge.params['body'], lambda frozen: frozen['score']['body']),
       'policy': (policy.params, lambda frozen: frozen['reference'])}[p.value_init])
@@ -135,7 +140,7 @@ def networks(config, policy, judge, start):
   def whole(params, frozen):
     return {'policy': part.whole(params['policy'], frozen['reference']),
             'value': value.whole(params['value'], frozen)}
-  return Networks(read, whole, {'policy': part.spec, 'value': value.spec}, init)
+  return Networks(reader, whole, {'policy': part.spec, 'value': value.spec}, init)
 
 
 def _copies_head(p):
@@ -176,60 +181,58 @@ def rollout(config, parts, whole, end_id):
   return build.OnPolicy('decode', decode, at_once=True), build.OnPolicy('score', score)
 
 
-def widths(config, start, answer_width, several=False):
-  """The columns at which PPO computes, ascending, the last being all; () for that one alone."""
-  chosen = list(config.ppo.widths)
-  if chosen != sorted(n for n in chosen if 0 < n < answer_width):
-    raise ValueError(f'config.ppo.widths={tuple(chosen)} does not ascend below the {answer_width} '
-                     'tokens of an answer: use such numbers of tokens, or () for one width')
-  if chosen and several:
-    raise ValueError(f'config.ppo.widths={tuple(chosen)}: several runs in one program compute every '
-                     'width for every row: set it to (), or run them one after another')
-  return tuple(start + n for n in (*chosen, answer_width)) if chosen else ()
+class Packing(NamedTuple):
+  """Texts in fewer rows than they are, by `models.packed`. shares: of the rows, ascending; (): texts as
+  they come, and blocks None. fit(model) -> the Model that packs what is read without a gradient."""
+  shares: tuple = ()
+  blocks: int | None = None
+
+  def fit(self, model):
+    return packed.fitted(model, self.shares, self.blocks)
 
 
-def cut(config, widths):
-  """`Parts.cut` of episodes at these widths, in as many parts as an update has."""
-  count = config.ppo.minibatches * config.microbatches
-  return (lambda read: lengths.in_parts(read, widths, count)) if widths else lambda read: read
+def packing(config, mesh, several=False):
+  """The Packing of `config.ppo.packed`, rows staying on their devices."""
+  shares, parts = tuple(config.ppo.packed), config.ppo.minibatches * config.microbatches
+  if not shares:
+    return NOT_PACKED
+  if list(shares) != sorted({share for share in shares if 0 < share < 1}):
+    raise ValueError(f'config.ppo.packed={shares} does not ascend between 0 and 1: use such shares of '
+                     'the rows, or () for texts as they come')
+  if several:
+    raise ValueError(f'config.ppo.packed={shares}: several runs in one program compute every share for '
+                     'every batch: set it to (), or run them one after another')
+  meshes.check_batch(config.ppo.batch_size // parts, mesh)
+  return Packing(shares, meshes.batch_shards(mesh))
 
 
-def _at_widths(loss, optimizer, microbatches, widths):
-  """An update whose microbatches are rows of like length, each computed at the width that it needs."""
-  def gradient_of(loss):
-    whole = step.gradient_of(loss)
-    def gradient(params, batch, key, frozen):
-      def run(width):
-        return whole(params, batch.columns(width), key, frozen)
-      return lengths.at_width(run, widths, lengths.needed(batch.rollout.valid_BT).max())
-    return gradient
-  plain = step.update(loss, optimizer, microbatches, gradient_of=gradient_of)
-
-  def update(state, batch, frozen):
-    batch, _ = lengths.by_length(batch, batch.rollout.valid_BT)
-    return plain(state, batch, frozen)
-  return update
+NOT_PACKED = Packing()
 
 
-def update(config, policy, networks, optimizer, end_id, widths=()):
-  """PPO's Update of one rollout: all passes over it. policy: the Model, for the loss on documents;
-  widths: as of `widths`."""
+def update(config, policy, networks, optimizer, end_id, packing=NOT_PACKED):
+  """PPO's Update of one rollout: all passes over it. policy: the Model, for the loss on documents."""
   p = config.ppo
 
   def text_logp(params, tokens_BT, valid_BT, segment_BT):
     return logp.token_logp(policy, params, tokens_BT, valid_BT, segment_BT=segment_BT)
 
-  whole_loss = ppo.make_loss(networks.read, p.clip, p.value_clip, p.value_coef, p.entropy_coef)
-  if p.pretrain_coef:
-    whole_loss = ppo.with_pretraining(whole_loss, text_logp, p.pretrain_coef)
+  def loss_in(rows):
+    read = networks.reader(functools.partial(packed.packed, rows=rows, blocks=packing.blocks))
+    loss = ppo.make_loss(read, p.clip, p.value_clip, p.value_coef, p.entropy_coef)
+    if p.pretrain_coef:
+      loss = ppo.with_pretraining(loss, text_logp, p.pretrain_coef)
+    return lambda params, batch, key, frozen: loss(networks.whole(params, frozen), batch, key, frozen)
 
-  def loss(params, batch, key, frozen):
-    return whole_loss(networks.whole(params, frozen), batch, key, frozen)
-  minibatch = (_at_widths(loss, optimizer, config.microbatches, widths) if widths
-               else step.update(loss, optimizer, config.microbatches))
+  def gradient_of(loss_in):
+    """Differentiated inside the choice: outside, what each share keeps for it would be kept for all."""
+    def gradient(params, batch, key, frozen):
+      return packed.in_rows(
+        lambda rows: step.gradient_of(loss_in(rows))(params, batch, key, frozen),
+        packing.shares, batch.rollout.valid_BT, packing.blocks)
+    return gradient
   return ppo.reported(step.passes(
-    minibatch, p.passes, p.minibatches,
-    ppo.after(p.kl_horizon, p.normalise == 'running')), end_id, p.passes)
+    step.update(loss_in, optimizer, config.microbatches, gradient_of=gradient_of),
+    p.passes, p.minibatches, ppo.after(p.kl_horizon, p.normalise == 'running')), end_id, p.passes)
 
 
 def watch(config, workdir):

@@ -10,7 +10,8 @@ from rlhf_jax.run.hooks import Diverged
 from tests.contracts.test_resume import last_digest, smoke, spied
 
 OPTIONS = {
-  'ppo__answer_width': 5, 'ppo__widths': (3,), 'ppo__value_init': 'shared', 'ppo__pretrain_coef': 0.5,
+  'ppo__answer_width': 5, 'ppo__packed': (0.5, 0.75), 'ppo__value_init': 'shared',
+  'ppo__pretrain_coef': 0.5,
   'ppo__normalise': 'running', 'ppo__no_end_score': -1.0, 'ppo__no_end_penalty': 0.5,
   'ppo__whiten_rewards': True, 'ppo__passes': 2, 'ppo__entropy_coef': 0.01, 'ppo__kl_target': 0.5,
   'ppo__kl_least': 0.5, 'ppo__kl_stop': 50.0, 'optimizer__warmup_samples': 32,

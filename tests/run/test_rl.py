@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import presets, train_ppo
 from rlhf_jax.algorithms import ppo
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, spec
 from rlhf_jax.core.step import create
 from rlhf_jax.core.types import Experience, Rollout
@@ -25,7 +26,8 @@ PM = Role(JUDGE, spec.init(JUDGE.spec, jax.random.key(1)), None, JUDGE.spec)
 
 def settings(p=None, rank=0, frozen_dtype='', **changes):
   """A config with these changes of its section `ppo`."""
-  made = ConfigDict({'ppo': p or presets.ppo(), 'lora': presets.lora(), 'frozen_dtype': frozen_dtype})
+  made = ConfigDict({'ppo': p or presets.ppo(), 'lora': presets.lora(), 'frozen_dtype': frozen_dtype,
+                     'microbatches': 1})
   made.ppo.update(changes)
   made.lora.rank = rank
   return made
@@ -36,7 +38,7 @@ def settings(p=None, rank=0, frozen_dtype='', **changes):
   ('shared', 'copied', None)])
 def test_networks_start_from_what_is_named(value_init, value_head, body):
   made = settings(value_init=value_init, value_head=value_head)
-  read, whole, specs, init = rl.networks(made, POLICY, PM, 2)
+  reader, whole, specs, init = rl.networks(made, POLICY, PM, 2)
   params = init(None, jax.random.key(3))
   assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, spec.abstract(specs))
   head = params['value'] if body is None else params['value']['head']
@@ -44,7 +46,7 @@ def test_networks_start_from_what_is_named(value_init, value_head, body):
   jax.tree.map(np.testing.assert_array_equal, params['policy'], POLICY.params)
   if body is not None:
     jax.tree.map(np.testing.assert_array_equal, params['value']['body'], body)
-  logp_BT, value_BT = read(params, jnp.ones((2, 6), jnp.int32), jnp.ones((2, 6)))
+  logp_BT, value_BT = reader(lambda model: model)(params, jnp.ones((2, 6), jnp.int32), jnp.ones((2, 6)))
   assert not np.asarray(value_BT).any() and np.asarray(logp_BT)[:, 2:].all()
 
 
@@ -83,8 +85,8 @@ def test_policy_and_value_have_adapters_of_their_own():
                             params['value']['body']['layers']['query']['a'])
 
 
-def test_updates_at_the_width_that_rows_need_are_the_same_updates():
-  """Of rows in any order: parts of like length give the sums of parts as they come."""
+def test_updates_on_packed_rows_are_the_same_updates():
+  """Parts of two texts of 12 columns: in one row where they fit, as they come where they do not."""
   rng, rows, columns = np.random.default_rng(0), 8, 12
   length_B = np.array([12, 4, 9, 5, 12, 3, 7, 4])
   valid_BT = (np.arange(columns) < length_B[:, None]).astype(np.float32)
@@ -95,12 +97,12 @@ def test_updates_at_the_width_that_rows_need_are_the_same_updates():
     *np.ones((3, rows), np.float32), *np.zeros((2, rows), int)), advantage, returns, mask_BT))
   made, results = settings(minibatches=2), []
   made.microbatches = 2
-  nets = rl.networks(made, POLICY, PM, 2)
   optimizer = optim.adam(optim.schedule(10))
-  for widths in ((), (5, 9, 12)):
+  for packing in (rl.NOT_PACKED, rl.Packing((0.5,), 1)):
+    nets = rl.networks(made, POLICY, PM, 2, packing.blocks)
     state = create(nets.init(None, jax.random.key(3)), optimizer, jax.random.key(1), 0.1,
                    **ppo.memory(0.1))
-    update = rl.update(made, MODEL, nets, optimizer, 1, widths)
+    update = rl.update(made, MODEL, nets, optimizer, 1, packing)
     results.append(jax.jit(update)(state, batch, FROZEN))
   (plain, told), (cut, said) = results
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), plain.params, cut.params)
@@ -108,14 +110,19 @@ def test_updates_at_the_width_that_rows_need_are_the_same_updates():
     np.testing.assert_allclose(said[name], told[name], rtol=2e-4, atol=1e-5, err_msg=name)
 
 
-def test_widths_that_are_refused():
-  made = settings(widths=(4, 8))
-  assert rl.widths(made, 6, 10) == (10, 14, 16) and rl.widths(settings(), 6, 10) == ()
-  with pytest.raises(ValueError, match='several runs in one program compute every width'):
-    rl.widths(made, 6, 10, several=True)
-  for wrong in ((8, 4), (4, 10), (0, 4)):
-    with pytest.raises(ValueError, match='does not ascend below the 10 tokens of an answer'):
-      rl.widths(settings(widths=wrong), 6, 10)
+def test_packing_that_is_refused():
+  eight, made = meshes.make(data=8), settings(packed=(0.5, 0.75))
+  assert rl.packing(made, eight) == ((0.5, 0.75), 8)
+  plain = settings()
+  assert rl.packing(plain, eight) == rl.packing(plain, eight, several=True) == ((), None)
+  with pytest.raises(ValueError, match='several runs in one program compute every share'):
+    rl.packing(made, eight, several=True)
+  made.microbatches = 16                                             # 128 rows in 32 parts are 4 each
+  with pytest.raises(ValueError, match='a batch of 4 rows does not divide over data'):
+    rl.packing(made, eight)
+  for wrong in ((0.75, 0.5), (0.5, 0.5), (0.5, 1.0), (0.0, 0.5)):
+    with pytest.raises(ValueError, match='does not ascend between 0 and 1'):
+      rl.packing(settings(packed=wrong), eight)
 
 
 @pytest.mark.parametrize('changes, says', [
