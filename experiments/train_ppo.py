@@ -35,6 +35,7 @@ def check(config):
   """Refuses settings that do not fit one another or the devices, before anything is read."""
   rl.check_settings(config)
   build.check(config, config.ppo.batch_size, config.ppo.minibatches * config.microbatches)
+  rl.packing(config, build.mesh(config))
 
 
 def run_group(configs, workdirs):
@@ -47,7 +48,7 @@ def run_group(configs, workdirs):
   initial = build.policy(config.policy, mesh)
   build.check_same_model(config, config.policy)
   initial, reference = build.kept(initial, config.frozen_dtype)
-  ((judge, score),) = build.judges([config.preference_model], initial, mesh, packing.fit).values()
+  ((judge, score),) = build.judges([config.preference_model], initial, mesh).values()
   judge, scorer = build.kept(judge, config.frozen_dtype)
   tests = build.judges(config.test_models, initial, mesh)
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
@@ -61,8 +62,11 @@ def run_group(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
   clock = Clock()
   generate = build.sampler(initial, answer_width, mesh, temperature=p.temperature)
-  parts = Parts(generate, networks.reader(packing.fit), score=score, ref_logp=functools.partial(
-    logp.token_logp, packing.fit(model), temperature=p.temperature, start=width, blocks=packing.blocks))
+  parts = Parts(
+    generate, networks.reader(packing.fit),
+    functools.partial(logp.token_logp, packing.fit(model), temperature=p.temperature, start=width,
+                      blocks=packing.blocks),
+    build.score(config.preference_model, judge, packing.fit))
   corpus = documents.pack(world, tokenizer, width + answer_width) if p.pretrain_coef else None
 
   def host(config, i):

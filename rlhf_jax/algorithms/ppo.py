@@ -114,7 +114,7 @@ def make_loss(read, clip, value_clip, value_coef, entropy_coef):
   """The Loss of an Experience: policy + value_coef * value - entropy_coef * entropy.
 
   read: (params, tokens_BT, valid_BT) -> (logp_BT, value_BT), the function that gave the rollout's,
-  so that the first ratio is 1.
+  so that the first ratio is 1, to rounding where texts are packed.
   The paper has no entropy bonus: with entropy_coef 0 it is not computed.
   """
 

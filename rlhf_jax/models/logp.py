@@ -155,11 +155,10 @@ def _by_counted_rows(function, most, arrays, counts_GN):
     x = x.reshape(parts, blocks, size, *x.shape[2:]).swapaxes(0, 1)
     x = x.reshape(blocks, parts * size, *x.shape[3:])
     return align.take_columns(x, jnp.argsort(order_GN, axis=1)).reshape(-1, *x.shape[2:])
-  function = jax.checkpoint(function)
+  @jax.checkpoint              # around the choice: inside it each part would keep the unembedding
   def one(part):
     counts, *part = part
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *part))
     return jax.lax.cond(counts.any(), lambda: function(*part), lambda: nothing)
   out = jax.lax.map(one, [cut(counts_GN.reshape(-1)), *map(cut, arrays)])
   return jax.tree.map(join, out)
-

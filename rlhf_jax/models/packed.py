@@ -6,24 +6,34 @@ all texts at once and little padding.
 """
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 
-def packed(model, rows, blocks=1):
-  """`model` reading its texts in `rows` rows of each block, which must hold them, as `places` lays them
-  out; rows None, or segments given: as they come. What it gives at padding is 0. blocks: parts of the
-  texts with rows of their own, as many as devices hold rows."""
-  if rows is None:
-    return model
+class Layout(NamedTuple):
+  """Where texts go. at_BT: the place of each valid token in the rows of its block, written one after
+  another, and one past them all for others. rows: of each block. blocks: parts of the texts with rows
+  of their own, as many as devices hold rows."""
+  at_BT: jax.Array
+  rows: int
+  blocks: int
 
-  def apply(params, tokens_BT, valid_BT, *segments):
-    if _given(segments):
-      return model.apply(params, tokens_BT, valid_BT, *segments)
+
+def packed(model, layout):
+  """`model` reading texts as the Layout of their valid tokens says, giving 0 at padding; without one as
+  they come."""
+  if layout is None:
+    return model
+  at_BT, rows, blocks = layout
+
+  def apply(params, tokens_BT, valid_BT, segment_BT=None, branch_BT=None):
+    if segment_BT is not None:
+      raise ValueError('these texts have segments, so they are packed already: read them by the model '
+                       'itself')
     (batch, time), size = valid_BT.shape, rows * valid_BT.shape[1]
-    at_BT, text_BT = places(valid_BT, blocks)[0], jnp.broadcast_to(
-      jnp.arange(batch, dtype=jnp.int32)[:, None], valid_BT.shape)
+    text_BT = jnp.broadcast_to(jnp.arange(batch, dtype=jnp.int32)[:, None], valid_BT.shape)
 
     def in_blocks(function, *arrays):
       made = jax.vmap(function)(*(x.reshape(blocks, -1, *x.shape[1:]) for x in arrays))
@@ -39,40 +49,40 @@ def packed(model, rows, blocks=1):
   return model._replace(apply=apply)
 
 
-def fitted(model, shares, blocks=1):
+def fitted(model, shares, blocks):
   """`model` reading its texts in the smallest of these shares of their rows that holds them, or as they
-  come. Its gradient keeps what every share needs: for that use `in_rows`."""
+  come, as they do too where they do not divide into blocks. Its gradient keeps what every share needs:
+  for that use `in_rows`."""
   if not shares:
     return model
 
   def apply(params, tokens_BT, valid_BT, *segments):
-    if _given(segments):
+    if len(valid_BT) % blocks:
       return model.apply(params, tokens_BT, valid_BT, *segments)
-    parts = blocks if len(valid_BT) % blocks == 0 else 1
-    return in_rows(lambda rows: packed(model, rows, parts).apply(params, tokens_BT, valid_BT),
-                   shares, valid_BT, parts)
+    return in_rows(lambda layout: packed(model, layout).apply(params, tokens_BT, valid_BT, *segments),
+                   shares, valid_BT, blocks)
   return model._replace(apply=apply)
 
 
-def _given(segments):
-  return any(x is not None for x in segments)
-
-
-def in_rows(run, shares, valid_BT, blocks=1):
-  """run(rows) for the smallest of these shares of the rows of a block that holds these texts, run(None)
+def in_rows(run, shares, valid_BT, blocks):
+  """run(Layout) in the smallest of these shares of the rows of a block that holds the texts, run(None)
   where none does. The results have the same shapes whatever the rows. Under `vmap` all are computed."""
-  if not shares:
+  choices = numbers(shares, len(valid_BT) // blocks) if shares else []
+  if not choices:
     return run(None)
-  each = len(valid_BT) // blocks
-  choices = [rows for rows in sorted({math.ceil(share * each) for share in shares}) if rows < each]
-  most = places(valid_BT, blocks)[1]
+  at_BT, most = places(valid_BT, blocks)
   fits = jnp.sum(most > jnp.asarray(choices, jnp.int32), dtype=jnp.int32)
-  return jax.lax.switch(fits, [functools.partial(run, rows) for rows in (*choices, None)])
+  return jax.lax.switch(fits, [functools.partial(run, layout) for layout in (
+    *(Layout(at_BT, rows, blocks) for rows in choices), None)])
 
 
-def places(valid_BT, blocks=1):
-  """(at_BT, rows): where each valid token goes in the rows of its block, written one after another, and
-  past them all for others; how many rows of T columns the fullest block takes."""
+def numbers(shares, each):
+  """The numbers of rows, fewer than `each`, that are these shares of it, ascending."""
+  return [rows for rows in sorted({math.ceil(share * each) for share in shares}) if rows < each]
+
+
+def places(valid_BT, blocks):
+  """(`Layout.at_BT`, the rows of T columns that the fullest block takes)."""
   batch, time = valid_BT.shape
   real_BT = valid_BT > 0
   length_GB = real_BT.sum(axis=1, dtype=jnp.int32).reshape(blocks, -1)

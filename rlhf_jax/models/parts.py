@@ -42,12 +42,12 @@ def head_norm(config):
 
 def positions(config):
   """(place, turns, turn): what positions add to embeddings, place(x_ND, params, position_N), and how
-  they turn queries and keys, turn(x, rows of turns()). The table is looked up: cosines that are not
-  XLA computes anew in each layer, for each head, forwards and backwards."""
+  they turn queries and keys, turn(x, rows of turns(length)) for positions below `length`. That table is
+  looked up: other cosines XLA computes anew in each layer, for each head, forwards and backwards."""
   if config.positions == 'learned':
-    return _add_row, lambda: None, _same
-  def turns():
-    return attention.angles(jnp.arange(config.context), config.rope_size, config.rope_base,
+    return _add_row, lambda length: None, _same
+  def turns(length):
+    return attention.angles(jnp.arange(length), config.rope_size, config.rope_base,
                             config.rope_scaling)
   return _same, turns, attention.rotate
 

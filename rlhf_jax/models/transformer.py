@@ -67,7 +67,7 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
     batch, time = tokens_BT.shape
     group_BT = jnp.where(valid_BT > 0, segment_BT, _PADDING)
     position_BT = positions(valid_BT, segment_BT, branch_BT)
-    angle = _rows(turns(), position_BT)
+    angle = _rows(turns(time), position_BT)
 
     def one(x_ND, layer):
       kept = []
@@ -121,7 +121,7 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
     one of them, however many there are and however many loops decode."""
     at = cache.column % cache.valid_BT.shape[1]
     valid_BT = put(cache.valid_BT, jnp.ones(token_B.shape, cache.valid_BT.dtype)[:, None], (0, at))
-    angle = _rows(params['turns'] if 'turns' in params else turns(), cache.position_B)
+    angle = _rows(params['turns'] if 'turns' in params else turns(config.context), cache.position_B)
     x_BD, kept = embed(params, token_B, jnp.ones_like(token_B), cache.position_B), []
     for layer, *past in zip(_apart(params['layers'], config), cache.keys, cache.values, strict=True):
       x_BD, *new = decode_layer(x_BD, layer, *past, valid_BT, angle, at)
@@ -135,7 +135,7 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
     the table of positions, which a loop would compute at every step too."""
     params = params | jax.tree.map(lambda w: w.astype(config.dtype), {
       name: params[name] for name in ('embed', 'unembed', 'layers') if name in params})
-    return params | {'layers': _apart(params['layers'], config), 'turns': turns()}
+    return params | {'layers': _apart(params['layers'], config), 'turns': turns(config.context)}
 
   def unembed(params, hidden_ND):
     table_VD = params['embed'] if config.tie_embeddings else params['unembed']

@@ -1,7 +1,8 @@
 """Episodes: sample one answer a prompt, and everything PPO wants to know about it.
 
 Everything PPO trains on is recomputed here, under the sampling parameters, by the same functions the
-loss uses, so that the first ratio is 1; the sampler's own log-probs are kept beside them.
+loss uses, so that the first ratio is 1 (to rounding, where texts are packed); the sampler's own
+log-probs are kept beside them.
 """
 from collections.abc import Callable
 from typing import NamedTuple

@@ -230,25 +230,29 @@ def eoc_id(config, tokenizer):
   return tokenizer.eoc_id if config['end_of_context'] else None
 
 
-def judge(workdir, mesh, fit=lambda model: model):
-  """(Role, Score) of a preference model's run: the score is read where that run learnt it, by
-  fit(model)."""
-  config = {'end_of_context': True} | rundir.read_config(workdir)      # runs older than the switch
+def judge(workdir, mesh):
+  """(Role, Score) of a preference model's run."""
   if 'head' not in checkpoint.stored(workdir):
     raise ValueError(f'{workdir} gives no scores: name a run of experiments.train_pm')
   made = role(workdir, mesh, heads.scalar)
-  return made, preference_model(fit(made.model), eoc_id(config, made.tokenizer))
+  return made, score(workdir, made)
 
 
-def judges(workdirs, policy, mesh, fit=lambda model: model):
+def score(workdir, judge, fit=lambda model: model):
+  """The Score of a preference model's run and its Role, read by fit(model) where that run learnt it."""
+  config = {'end_of_context': True} | rundir.read_config(workdir)      # runs older than the switch
+  return preference_model(fit(judge.model), eoc_id(config, judge.tokenizer))
+
+
+def judges(workdirs, policy, mesh):
   """{folder name: (Role, Score)} of the preference models in these runs, which must all read the
-  policy's tokens. fit: as of `judge`."""
+  policy's tokens."""
   made = {}
   for workdir in workdirs:
     name = pathlib.Path(workdir).name
     if name in made:
       raise ValueError(f'two preference models are named {name}: rename the folder {workdir}')
-    made[name] = judge(workdir, mesh, fit)
+    made[name] = judge(workdir, mesh)
     check_same_tokenizer(policy, made[name][0], ('the policy', workdir))
   return made
 

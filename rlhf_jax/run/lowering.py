@@ -85,10 +85,11 @@ def ppo_update(config, sized, body, mesh, layer):
   p, width = config.ppo, config.prompt_width
   policy, judge = (build.Role(m, spec.abstract(m.spec), None, m.spec)
                    for m in (body, heads.scalar(body)))
-  networks = rl.networks(config, policy, judge, width)
+  packing = rl.packing(config, mesh)
+  networks = rl.networks(config, policy, judge, width, packing.blocks)
   steps = p.samples // p.batch_size
   optimizer = build.optimizer(config, steps * p.passes * p.minibatches, networks.specs, p.samples)
-  update = rl.update(config, body, networks, optimizer, EOS)
+  update = rl.update(config, body, networks, optimizer, EOS, packing)
   real_BT, ids_BT, real_B, ids_B = _arrays(p.batch_size, width + config.answer_width, mesh)
   rollout = Rollout(ids_BT, *[real_BT] * 6, *[real_B] * 3, ids_B, ids_B)
   batch = Experience(rollout, real_BT, real_BT, real_BT)

@@ -200,10 +200,15 @@ def packing(config, mesh, several=False):
     raise ValueError(f'config.ppo.packed={shares} does not ascend between 0 and 1: use such shares of '
                      'the rows, or () for texts as they come')
   if several:
-    raise ValueError(f'config.ppo.packed={shares}: several runs in one program compute every share for '
-                     'every batch: set it to (), or run them one after another')
-  meshes.check_batch(config.ppo.batch_size // parts, mesh)
-  return Packing(shares, meshes.batch_shards(mesh))
+    raise ValueError(f'config.ppo.packed={shares}: several runs in one program, computed at once, '
+                     'would compute every share: set it to (), or run them one after another')
+  rows, blocks = config.ppo.batch_size // parts, meshes.batch_shards(mesh)
+  if rows % blocks or not packed.numbers(shares, rows // blocks):
+    raise ValueError(
+      f'config.ppo.packed={shares}: {rows} texts of a part of the batch (config.ppo.batch_size over '
+      f'config.ppo.minibatches and config.microbatches) on {blocks} devices (data * fsdp) cannot be in '
+      f'fewer rows: use a multiple of {blocks}, {2 * blocks} or more, smaller shares, or ()')
+  return Packing(shares, blocks)
 
 
 NOT_PACKED = Packing()
@@ -216,8 +221,8 @@ def update(config, policy, networks, optimizer, end_id, packing=NOT_PACKED):
   def text_logp(params, tokens_BT, valid_BT, segment_BT):
     return logp.token_logp(policy, params, tokens_BT, valid_BT, segment_BT=segment_BT)
 
-  def loss_in(rows):
-    read = networks.reader(functools.partial(packed.packed, rows=rows, blocks=packing.blocks))
+  def loss_in(layout):
+    read = networks.reader(functools.partial(packed.packed, layout=layout))
     loss = ppo.make_loss(read, p.clip, p.value_clip, p.value_coef, p.entropy_coef)
     if p.pretrain_coef:
       loss = ppo.with_pretraining(loss, text_logp, p.pretrain_coef)
@@ -227,7 +232,7 @@ def update(config, policy, networks, optimizer, end_id, packing=NOT_PACKED):
     """Differentiated inside the choice: outside, what each share keeps for it would be kept for all."""
     def gradient(params, batch, key, frozen):
       return packed.in_rows(
-        lambda rows: step.gradient_of(loss_in(rows))(params, batch, key, frozen),
+        lambda layout: step.gradient_of(loss_in(layout))(params, batch, key, frozen),
         packing.shares, batch.rollout.valid_BT, packing.blocks)
     return gradient
   return ppo.reported(step.passes(

@@ -11,7 +11,7 @@ from tests.contracts.test_resume import last_digest, smoke, spied
 
 OPTIONS = {
   'ppo__answer_width': 5, 'ppo__packed': (0.5, 0.75), 'ppo__value_init': 'shared',
-  'ppo__pretrain_coef': 0.5,
+  'ppo__samples': 128, 'ppo__batch_size': 32, 'ppo__minibatches': 1, 'ppo__pretrain_coef': 0.5,
   'ppo__normalise': 'running', 'ppo__no_end_score': -1.0, 'ppo__no_end_penalty': 0.5,
   'ppo__whiten_rewards': True, 'ppo__passes': 2, 'ppo__entropy_coef': 0.01, 'ppo__kl_target': 0.5,
   'ppo__kl_least': 0.5, 'ppo__kl_stop': 50.0, 'optimizer__warmup_samples': 32,

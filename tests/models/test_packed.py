@@ -29,8 +29,7 @@ def test_valid_tokens_follow_one_another_in_the_rows_of_their_block(blocks, rows
 
 @pytest.mark.parametrize('blocks, rows', [(1, 3), (1, 4), (5, 1)])
 def test_packed_texts_give_what_they_give_alone(tiny, text, blocks, rows):
-  """Values and gradients; lengths are 8, 5, 4, 5 and 6, so that three rows of 8 do not hold them: the
-  texts are cut to 4 columns' worth first."""
+  """Values and gradients of texts of 8, 3, 4, 5 and 4 tokens, which three rows of 8 hold."""
   tokens_BT, valid_BT = text
   valid_BT = valid_BT * (np.cumsum(valid_BT, axis=1) <= [[8], [3], [4], [5], [4]])
   weight_BTD = np.random.default_rng(1).normal(size=(5, 8, 16)) * valid_BT[..., None]
@@ -40,39 +39,41 @@ def test_packed_texts_give_what_they_give_alone(tiny, text, blocks, rows):
   def run(model):
     return jax.jit(jax.value_and_grad(lambda params: total(params, model), has_aux=True))(tiny.params)
   (_, plain_BTD), expected = run(tiny.model)
-  (_, out_BTD), grads = run(packed.packed(tiny.model, rows, blocks))
+  layout = packed.Layout(packed.places(valid_BT, blocks)[0], rows, blocks)
+  (_, out_BTD), grads = run(packed.packed(tiny.model, layout))
   np.testing.assert_allclose(out_BTD, plain_BTD * valid_BT[..., None], atol=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), grads, expected)
 
 
-def test_texts_with_segments_are_read_as_they_come(tiny, text):
-  segment_BT = np.array([[0] * 4 + [1] * 4] * 5)
-  expected = tiny.apply(tiny.params, *text, segment_BT)
-  for model in (packed.packed(tiny.model, 4), packed.fitted(tiny.model, (0.6,))):
-    np.testing.assert_array_equal(jax.jit(model.apply)(tiny.params, *text, segment_BT), expected)
-    assert model.prefill is tiny.model.prefill
+def test_texts_with_segments_are_refused(tiny, text):
+  layout = packed.Layout(packed.places(text[1], 1)[0], 4, 1)
+  with pytest.raises(ValueError, match='packed already: read them by the model itself'):
+    packed.packed(tiny.model, layout).apply(tiny.params, *text, np.zeros((5, 8), int))
+  assert packed.packed(tiny.model, None) is tiny.model is packed.fitted(tiny.model, (), None)
+
+
+def rows_of(layout):
+  return jnp.int32(-1 if layout is None else layout.rows)
 
 
 @pytest.mark.parametrize('lengths, rows', [
-  ([1, 1, 1, 1], 1), ([4, 1, 1, 1], 2), ([4, 4, 1, 1], 3), ([4, 4, 4, 1], None)])
+  ([1, 1, 1, 1], 1), ([4, 1, 1, 1], 2), ([4, 4, 1, 1], 3), ([4, 4, 4, 1], -1)])
 def test_the_fewest_rows_that_hold_the_texts(lengths, rows):
   """Of 1, 2 and 3 of 4; a share that rounds up to all rows is no choice."""
   valid_BT = jnp.arange(4)[None] < jnp.array(lengths)[:, None]
-  seen = packed.in_rows(lambda n: jnp.int32(-1 if n is None else n), (0.25, 0.5, 0.7, 0.9), valid_BT)
-  assert seen == (-1 if rows is None else rows)
+  assert packed.in_rows(rows_of, (0.25, 0.5, 0.7, 0.9), valid_BT, 1) == rows
 
 
 def test_the_block_that_needs_most_decides_and_no_share_means_as_they_come():
   valid_BT = jnp.arange(4)[None] < jnp.array([1, 1, 4, 4])[:, None]
-  def run(rows):
-    return jnp.int32(-1 if rows is None else rows)
-  assert packed.in_rows(run, (0.5,), valid_BT, blocks=2) == -1
-  assert packed.in_rows(run, (0.5,), valid_BT[:2], blocks=1) == 1
-  assert packed.in_rows(run, (), valid_BT) == -1
+  assert packed.in_rows(rows_of, (0.5,), valid_BT, 2) == -1
+  assert packed.in_rows(rows_of, (0.5,), valid_BT[:2], 1) == 1
+  assert packed.in_rows(rows_of, (), valid_BT, None) == -1
+  assert packed.in_rows(rows_of, (0.6,), valid_BT, 4) == -1
 
 
-def test_values_of_fitted_texts_in_blocks_or_not(tiny, text):
-  """5 texts do not divide into 2 blocks: then they are one."""
+def test_values_of_fitted_texts_in_blocks_or_as_they_come(tiny, text):
+  """5 texts do not divide into 2 blocks: nothing is 0 at their padding."""
   model = heads.scalar(tiny.model)
   params = {'body': tiny.params, 'head': {'weight': np.linspace(-1, 1, 16, dtype=np.float32),
                                           'bias': np.float32(0.5)}}
@@ -80,14 +81,14 @@ def test_values_of_fitted_texts_in_blocks_or_not(tiny, text):
   valid_BT[0, 4:] = valid_BT[4, 3:] = 0
   expected_BT = jax.jit(model.apply)(params, tokens_BT, valid_BT) * valid_BT
   for blocks, rows in ((1, 6), (2, 6), (2, 5)):
-    fitted = packed.fitted(model, (0.6,), blocks)
+    fitted = packed.fitted(model, (0.5,), blocks)
     out_BT = jax.jit(fitted.apply)(params, tokens_BT[:rows], valid_BT[:rows])
-    np.testing.assert_allclose(out_BT, expected_BT[:rows], atol=1e-5)
-    assert not np.asarray(out_BT)[valid_BT[:rows] == 0].any()
+    np.testing.assert_allclose(out_BT * valid_BT[:rows], expected_BT[:rows], atol=1e-5)
+    assert np.asarray(out_BT)[valid_BT[:rows] == 0].any() == (rows % blocks > 0)
 
 
 def test_log_probs_where_few_tokens_count(tiny, monkeypatch):
-  """Values and gradients with parts of 4 rows, in one block and in three."""
+  """Values and gradients with parts of 6 of 42 places, in one block and in three."""
   monkeypatch.setattr(logp, '_CHUNK', 23 * 4)
   monkeypatch.setattr(logp, '_LEAST', 1)
   rng = np.random.default_rng(0)
@@ -119,13 +120,36 @@ def test_parts_without_a_token_that_counts_are_left_out(counting, computed):
     np.testing.assert_array_equal(run(blocks)[counts_N], np.arange(1, 13)[counts_N])
 
 
-def test_rows_stay_on_their_devices():
-  """Each device packs its own texts: nothing but the number of rows goes from one to another."""
+def test_the_gradient_keeps_no_unembedding_for_each_part(tiny, monkeypatch):
+  """Half of a table of 23 x 16 numbers at most, beside what the whole needs once."""
+  monkeypatch.setattr(logp, '_CHUNK', 23 * 4)
+  monkeypatch.setattr(logp, '_LEAST', 1)
+  hidden_BTD, tokens_BT = jnp.ones((4, 8, 16)), jnp.ones((4, 8), jnp.int32)
+  def kept(blocks):
+    _, back = jax.vjp(lambda params: logp.of_hidden(
+      tiny.model, params, hidden_BTD, tokens_BT, jnp.ones((4, 8)), blocks=blocks), tiny.params)
+    return sum(x.size for x in jax.tree.leaves(back))
+  assert kept(1) < kept(None) + 23 * 16 / 2
+
+
+def test_rows_stay_on_their_devices(tiny):
+  """Each of eight devices packs 4 texts of its own into 2 rows, forwards and backwards, and looks for
+  their tokens that count: nothing but numbers of rows and sums goes from one to another."""
   eight = mesh.make(data=8)
-  rows = mesh.batch_sharding(eight)
-  valid_BT = jax.device_put(np.ones((16, 4), np.float32), rows)
-  def lay(valid_BT):
-    at_BT, most = packed.places(valid_BT, blocks=8)
-    return at_BT, most
-  text = jax.jit(lay, out_shardings=(rows, None)).lower(valid_BT).compile().as_text()
-  assert 'all-gather' not in text and 'all-reduce' in text
+  rows, whole = mesh.batch_sharding(eight), mesh.replicated(eight)
+  tokens_BT = np.random.default_rng(0).integers(0, 23, (32, 8)).astype(np.int32)
+  valid_BT = (np.arange(8)[None] < np.tile([3, 5, 2, 6], 8)[:, None]).astype(np.float32)
+  def gradient(shares, blocks):
+    def total(params, tokens_BT, valid_BT, layout):
+      model = packed.packed(tiny.model, layout)
+      return logp.token_logp(model, params, tokens_BT, valid_BT, start=1, blocks=blocks).sum()
+    return lambda params, tokens_BT, valid_BT: packed.in_rows(
+      lambda layout: (rows_of(layout), jax.grad(total)(params, tokens_BT, valid_BT, layout)),
+      shares, valid_BT, blocks)
+  made = jax.jit(gradient((0.5,), 8), in_shardings=(whole, rows, rows), out_shardings=whole).lower(
+    tiny.params, tokens_BT, valid_BT).compile()
+  assert 'all-gather' not in made.as_text() and 'all-reduce' in made.as_text()
+  taken, grads = made(*jax.device_put((tiny.params, tokens_BT, valid_BT), (whole, rows, rows)))
+  _, expected = jax.jit(gradient((), None))(tiny.params, tokens_BT, valid_BT)
+  assert taken == 2
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), grads, expected)

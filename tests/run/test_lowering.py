@@ -51,6 +51,17 @@ def test_two_rungs_lower_for_512_chips(smoke):
 
 
 @pytest.mark.parametrize('platform', ['tpu', 'cuda'])
+def test_an_update_of_packed_rows_lowers(platform):
+  """4 texts of 12 columns on each of 32 devices, in 2 rows of them or as they come."""
+  config = settings()
+  config.preference_model.batch_size = 32
+  config.ppo.update({'batch_size': 512, 'minibatches': 4, 'packed': (0.5,)})
+  program = lowering.programs(config, meshes.abstract(16, 2, 2), platform)['ppo']
+  text = lowering.lower(program, platform).as_text()
+  assert 'tensor<64x12xi32>' in text and 'tensor<128x12xi32>' in text
+
+
+@pytest.mark.parametrize('platform', ['tpu', 'cuda'])
 def test_the_lowered_text_says_where_arrays_are(platform):
   mesh = meshes.abstract(16, 2, 2)
   config = settings()

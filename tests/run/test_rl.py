@@ -115,11 +115,13 @@ def test_packing_that_is_refused():
   assert rl.packing(made, eight) == ((0.5, 0.75), 8)
   plain = settings()
   assert rl.packing(plain, eight) == rl.packing(plain, eight, several=True) == ((), None)
-  with pytest.raises(ValueError, match='several runs in one program compute every share'):
+  with pytest.raises(ValueError, match='several runs in one program, computed at once, would compute'):
     rl.packing(made, eight, several=True)
-  made.microbatches = 16                                             # 128 rows in 32 parts are 4 each
-  with pytest.raises(ValueError, match='a batch of 4 rows does not divide over data'):
-    rl.packing(made, eight)
+  for parts, rows in ((32, 4), (16, 8)):              # of 128; 8 divide, and leave one to each device
+    made.microbatches = parts // made.ppo.minibatches
+    with pytest.raises(ValueError, match=rf'{rows} texts of a part of the batch .* on 8 devices .data '
+                       r'. fsdp. cannot be in fewer rows: use a multiple of 8, 16 or more, smaller'):
+      rl.packing(made, eight)
   for wrong in ((0.75, 0.5), (0.5, 0.5), (0.5, 1.0), (0.0, 0.5)):
     with pytest.raises(ValueError, match='does not ascend between 0 and 1'):
       rl.packing(settings(packed=wrong), eight)
