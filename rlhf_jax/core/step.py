@@ -45,7 +45,7 @@ def update(loss, optimizer, microbatches=1, after=None, gradient_of=gradient_of)
 
   aux: a dictionary of weighted sums, added up over microbatches and reported (see `_whole` for the
   names that are no sums). after(state, batch, aux) -> extra writes back what a method remembers.
-  gradient_of: how the loss of a microbatch is differentiated.
+  gradient_of: makes of `loss`, then whatever it takes, what differentiates that of a microbatch.
   """
   gradient = gradient_of(loss)
 

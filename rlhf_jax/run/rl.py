@@ -191,6 +191,9 @@ class Packing(NamedTuple):
     return packed.fitted(model, self.shares, self.blocks)
 
 
+NOT_PACKED = Packing()
+
+
 def packing(config, mesh, several=False):
   """The Packing of `config.ppo.packed`, rows staying on their devices."""
   shares, parts = tuple(config.ppo.packed), config.ppo.minibatches * config.microbatches
@@ -209,9 +212,6 @@ def packing(config, mesh, several=False):
       f'config.ppo.minibatches and config.microbatches) on {blocks} devices (data * fsdp) cannot be in '
       f'fewer rows: use a multiple of {blocks}, {2 * blocks} or more, smaller shares, or ()')
   return Packing(shares, blocks)
-
-
-NOT_PACKED = Packing()
 
 
 def update(config, policy, networks, optimizer, end_id, packing=NOT_PACKED):
