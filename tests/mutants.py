@@ -1638,7 +1638,7 @@ MUTANTS = [
            TEST_PACKED + 'values_of_fitted_texts_in_blocks_or_as_they_come'),
     Mutant(PACKED, 'if segment_BT is not None:', 'if False:',
            TEST_PACKED + 'texts_with_segments_are_refused'),
-    Mutant(PACKED, "mode='fill', fill_value=0", "mode='clip'",
+    Mutant(PACKED, '> 0, out, 0)', '>= 0, out, 0)',
            TEST_PACKED + 'packed_texts_give_what_they_give_alone'),
     Mutant(LOGP, '  @jax.checkpoint ', '  #',
            TEST_PACKED + 'the_gradient_keeps_no_unembedding_for_each_part'),

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rlhf_jax.core import align
+
 
 class Layout(NamedTuple):
   """Where texts go. at_BT: the place of each valid token in the rows of its block, written one after
@@ -35,17 +37,17 @@ def packed(model, layout):
     (batch, time), size = valid_BT.shape, rows * valid_BT.shape[1]
     text_BT = jnp.broadcast_to(jnp.arange(batch, dtype=jnp.int32)[:, None], valid_BT.shape)
 
-    def in_blocks(function, *arrays):
-      made = jax.vmap(function)(*(x.reshape(blocks, -1, *x.shape[1:]) for x in arrays))
-      return made.reshape(-1, *made.shape[2:])
+    at_GN = at_BT.reshape(blocks, -1)
 
     def lay(x_BT):
-      return in_blocks(lambda x, at: jnp.zeros(size, x.dtype).at[at].set(x, mode='drop').reshape(
-        rows, time), x_BT, at_BT)
+      made = jax.vmap(lambda x_N, at_N: jnp.zeros(size, x_N.dtype).at[at_N].set(x_N, mode='drop'))(
+        x_BT.reshape(blocks, -1), at_GN)
+      return made.reshape(-1, time)
 
     out = model.apply(params, *map(lay, (tokens_BT, valid_BT, text_BT)))
-    return in_blocks(lambda x, at: jnp.take(
-      x.reshape(size, *x.shape[2:]), at, axis=0, mode='fill', fill_value=0), out, at_BT)
+    out = align.take_columns(out.reshape(blocks, size, *out.shape[2:]), at_GN)
+    out = out.reshape(batch, time, *out.shape[2:])
+    return jnp.where(valid_BT.reshape(batch, time, *[1] * (out.ndim - 2)) > 0, out, 0)
   return model._replace(apply=apply)
 
 
