@@ -10,6 +10,8 @@ on human comparisons with `config.init` naming the first, whose body and head go
 In the oracle world the comparisons are pairs of the policy's samples judged by a simulated worker
 (policy '': the world's own answerers). Test comparisons are read once, at the end.
 """
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,8 +86,7 @@ def run_group(configs, workdirs):
     configs, workdirs, *build.initial_state(configs, mesh, specs, init, optimizer),
     step.update(loss, optimizer, config.microbatches), label='preferences', steps=steps, mesh=mesh,
     host=host, frozen=frozen, evaluate=evaluate, show=('loss', 'accuracy'))
-  score = jax.jit(lambda params, tokens, valid: heads.last(
-    model.apply(params, tokens, valid), valid))
+  score = jax.jit(functools.partial(heads.last, model))
   summaries = []
   for c, w, params in zip(configs, workdirs, build.unstack(state.params, len(configs)), strict=True):
     scores = comparisons.scores(score, whole(params, frozen), data['test'], c, *ids, mesh)

@@ -36,16 +36,22 @@ def statistics(chosen_score_B, rejected_score_B, label_B, weight_B):
 def make_loss(hidden, score, token_logp, lm_weight):
   """The Loss of a PreferenceBatch: the pair loss + lm_weight * the language-model loss on `chosen`.
 
-  hidden: (params, tokens_NT, valid_NT) -> hidden_NTD, the one pass of the body.
-  score: (params, hidden_NTD, valid_NT) -> score_N, read on the end-of-context token.
+  hidden: (params, tokens_NT, valid_NT, at_NK=None) -> hidden_NTD, or hidden_NKD of these columns, the
+  one pass of the body.
+  score: (params, hidden_NKD) -> score_NK.
   token_logp: (params, hidden_BTD, tokens_BT, valid_BT) -> logp_BT; not called when lm_weight is 0.
   """
 
   def preference_loss(params, batch, key, frozen):
     tokens_NT = _interleave(batch.chosen_BT, batch.rejected_BT)
     valid_NT = _interleave(batch.chosen_valid_BT, batch.rejected_valid_BT)
-    hidden_NTD = hidden(params, tokens_NT, valid_NT)
-    score_N = score(params, hidden_NTD, valid_NT)
+    end_N1 = align.end(valid_NT)[:, None]                       # of the end-of-context token
+    if lm_weight:
+      hidden_NTD = hidden(params, tokens_NT, valid_NT)
+      hidden_N1D = align.take_columns(hidden_NTD, end_N1)
+    else:
+      hidden_N1D = hidden(params, tokens_NT, valid_NT, end_N1)
+    score_N = score(params, hidden_N1D)[:, 0]
     def lm():
       logp_BT = token_logp(params, hidden_NTD[::2], batch.chosen_BT, batch.chosen_valid_BT)
       return language_model.loss(logp_BT, batch.lm_weight_BT)
@@ -57,18 +63,20 @@ def make_loss(hidden, score, token_logp, lm_weight):
 def make_packed_loss(hidden, score, token_logp, lm_weight):
   """The same Loss of PackedPairs.
 
-  hidden: (params, tokens_NT, valid_NT, segment_NT, branch_NT) -> hidden_NTD.
-  score: (params, hidden_NPD) -> score_NP.
+  hidden: (params, tokens_NT, valid_NT, segment_NT, branch_NT, at_NK) -> hidden_NKD of these columns.
+  score: as of `make_loss`.
   token_logp: (params, hidden_NMD, id_NM) -> log p of these ids as the tokens that come next.
   """
 
   def packed_loss(params, batch, key, frozen):
-    hidden_NTD = hidden(params, batch.tokens_NT, batch.valid_NT, batch.segment_NT, batch.branch_NT)
-    chosen_NP, rejected_NP = (score(params, align.take_columns(hidden_NTD, at_NP))
-                              for at_NP in (batch.chosen_at_NP, batch.rejected_at_NP))
+    places = batch.chosen_at_NP, batch.rejected_at_NP, *((batch.lm_at_NM,) if lm_weight else ())
+    hidden_NKD = hidden(params, batch.tokens_NT, batch.valid_NT, batch.segment_NT, batch.branch_NT,
+                        jnp.concatenate(places, axis=1))
+    pairs = batch.chosen_at_NP.shape[1]
+    chosen_NP, rejected_NP = jnp.split(score(params, hidden_NKD[:, :2 * pairs]), 2, axis=1)
     def lm():
       next_NM = align.take_columns(batch.tokens_NT, batch.lm_at_NM + 1)
-      logp_NM = token_logp(params, align.take_columns(hidden_NTD, batch.lm_at_NM), next_NM)
+      logp_NM = token_logp(params, hidden_NKD[:, 2 * pairs:], next_NM)
       return language_model.loss(logp_NM, batch.lm_weight_NM)
     return _total((chosen_NP, rejected_NP, batch.label_NP, batch.weight_NP), lm, lm_weight)
 

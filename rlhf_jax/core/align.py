@@ -6,31 +6,24 @@ import jax
 import jax.numpy as jnp
 
 
-def previous(x_BT, valid_BT, segment_BT=None, fill=0, start=0):
-  """x at the last valid column before t, inside the segment of t; `fill` where there is none.
-
-  x is [B, T] or [B, T, ...]. start (static): the first column t of the result.
-  """
+def before(valid_BT):
+  """The last valid column before t, -1 where there is none."""
   column_T = jnp.arange(valid_BT.shape[1])
   seen_BT = jax.lax.cummax(jnp.where(valid_BT > 0, column_T[None], -1), axis=1)
-  source_BT = jnp.pad(seen_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-  exists_BT = source_BT >= 0
-  if segment_BT is not None:
-    exists_BT &= take_columns(segment_BT, source_BT) == segment_BT
-  source_BT, exists_BT = source_BT[:, start:], exists_BT[:, start:]
-  moved = take_columns(x_BT, source_BT)
-  return jnp.where(exists_BT.reshape(exists_BT.shape + (1,) * (moved.ndim - 2)), moved, fill)
+  return jnp.pad(seen_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
 
 
-def has_previous(valid_BT, segment_BT=None, start=0):
+def has_previous(valid_BT, segment_BT=None):
   """Whether a valid token stands before column t, inside the segment of t."""
-  return previous(jnp.ones(valid_BT.shape, bool), valid_BT, segment_BT, False, start)
+  before_BT = before(valid_BT)
+  if segment_BT is None:
+    return before_BT >= 0
+  return (before_BT >= 0) & (take_columns(segment_BT, before_BT) == segment_BT)
 
 
-def last(x_BT, valid_BT):
-  """x at the last valid column of each row; x is [B, T] or [B, T, ...]."""
-  end_B = jnp.max(jnp.where(valid_BT > 0, jnp.arange(valid_BT.shape[1])[None], 0), axis=1)
-  return take_columns(x_BT, end_B[:, None])[:, 0]
+def end(valid_BT):
+  """The last valid column of each row, 0 where there is none."""
+  return jnp.max(jnp.where(valid_BT > 0, jnp.arange(valid_BT.shape[1])[None], 0), axis=1)
 
 
 def take_columns(x_BT, column_BK):

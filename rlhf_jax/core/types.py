@@ -21,12 +21,14 @@ class Model(NamedTuple):
   """A network as functions of its parameters.
 
   spec:    tree of `core.spec.Spec`, the one source of shapes, initial values and shardings.
-  apply:   (params, tokens_BT, valid_BT, segment_BT=None, branch_BT=None) -> hidden_BTD; positions
-           count the valid tokens inside a segment, attention is causal, inside a segment, to valid
-           tokens only. A segment may have branches: all see its stem, branch 0, and none another
-           branch; each is numbered on from the stem, as if the others were not there.
+  apply:   (params, tokens_BT, valid_BT, segment_BT=None, branch_BT=None, at_BN=None) -> hidden_BTD, or
+           hidden_BND of the columns at_BN alone, those out of range clipped. Positions count the
+           valid tokens inside a segment, attention is causal, inside a segment, to valid tokens only.
+           A segment may have branches: all see its stem, branch 0, and none another branch; each is
+           numbered on from the stem, as if the others were not there.
   unembed: (params, hidden_ND) -> logits_NV, float32; called on chunks, never on all of B*T.
-  prefill: (params, tokens_BP, valid_BP, room) -> (hidden_BPD, cache with room more columns).
+  prefill: (params, tokens_BP, valid_BP, room) -> (hidden_BD of the last valid tokens, cache with room
+           more columns).
   decode:  (params, token_B, cache) -> (hidden_BD, cache).
   ready:   params -> the same as `decode` and `unembed` read them quickest, made once before a loop.
   widen:   (cache, room, column) -> the cache with room more columns, its own before `column`, modulo

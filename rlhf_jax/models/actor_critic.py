@@ -1,25 +1,35 @@
 """A policy and its values, read together: two networks, or one body with two heads.
 
 Parameters are {'policy', 'value'} either way, so a policy is saved, loaded and evaluated alike. Both
-readers are (params, tokens_BT, valid_BT) -> (logp_BT of each token, value_BT of the state before it).
-temperature, start and blocks as in `models.logp.token_logp`.
+readers are (params, tokens_BT, valid_BT) -> (logp_BT of each token, value_BT of the state before it),
+0 where nothing stands before it and before column `start`. temperature, start and blocks as in
+`models.logp.token_logp`.
 """
+import jax.numpy as jnp
+
+from rlhf_jax.core import align
 from rlhf_jax.models import heads, logp
 
 
-def separate(policy, critic, **options):
+def separate(policy, critic, start=0, **options):
   """Two networks; params['value'] are those of `critic`, a `heads.scalar` model."""
   def read(params, tokens_BT, valid_BT):
-    logp_BT = logp.token_logp(policy, params['policy'], tokens_BT, valid_BT, **options)
-    value_BT = critic.apply(params['value'], tokens_BT, valid_BT)
-    return logp_BT, heads.before(value_BT, valid_BT)
+    logp_BT = logp.token_logp(policy, params['policy'], tokens_BT, valid_BT, start=start, **options)
+    value_BS = logp.hidden_before(critic, params['value'], tokens_BT, valid_BT, start=start)
+    return logp_BT, _where_preceded(value_BS, valid_BT)
   return read
 
 
-def shared(policy, **options):
+def shared(policy, start=0, **options):
   """One body, read once; params['value'] are those of a scalar head on the policy's hidden states."""
   def read(params, tokens_BT, valid_BT):
-    hidden_BTD = policy.apply(params['policy'], tokens_BT, valid_BT)
-    logp_BT = logp.of_hidden(policy, params['policy'], hidden_BTD, tokens_BT, valid_BT, **options)
-    return logp_BT, heads.before(heads.read(params['value'], hidden_BTD), valid_BT)
+    hidden_BSD = logp.hidden_before(policy, params['policy'], tokens_BT, valid_BT, start=start)
+    logp_BT = logp.of_hidden(policy, params['policy'], hidden_BSD, tokens_BT, valid_BT, **options)
+    return logp_BT, _where_preceded(heads.read(params['value'], hidden_BSD), valid_BT)
   return read
+
+
+def _where_preceded(value_BS, valid_BT):
+  """The values of the last columns as value_BT."""
+  value_BT = jnp.pad(value_BS, ((0, 0), (valid_BT.shape[1] - value_BS.shape[1], 0)))
+  return jnp.where(align.has_previous(valid_BT), value_BT, 0)

@@ -110,8 +110,7 @@ def read_prompts(model, params, prompt_BP, valid_BP, blocks=1):
   """(hidden_BD of the last token of each prompt, the cache of all without room), the same number of
   rows of each block at a time, at most `READ` tokens of it where rows divide so."""
   def some(part):
-    hidden_BPD, cache = model.prefill(params, *part, 0)
-    return align.last(hidden_BPD, part[1]), cache
+    return model.prefill(params, *part, 0)
   rows, width = prompt_BP.shape
   each, most = rows // blocks, max(READ // width, 1)
   size = max(n for n in range(1, min(each, most) + 1) if each % n == 0)
@@ -243,7 +242,8 @@ def nucleus(score_BV, top_p):
 def _rereading(model):
   """A Model without a cache as one whose cache is the text: read again for every token."""
   def prefill(params, tokens_BP, valid_BP, room):
-    return model.apply(params, tokens_BP, valid_BP), (tokens_BP, valid_BP)
+    end_B1 = align.end(valid_BP)[:, None]
+    return model.apply(params, tokens_BP, valid_BP, at_BN=end_B1)[:, 0], (tokens_BP, valid_BP)
 
   def widen(text, room, column):
     return *(jnp.pad(x, ((0, 0), (0, room))) for x in text), jnp.int32(column)
@@ -252,6 +252,7 @@ def _rereading(model):
     tokens_BT, valid_BT, column = cache
     tokens_BT = tokens_BT.at[:, column].set(token_B)
     valid_BT = valid_BT.at[:, column].set(1)
-    hidden_BTD = model.apply(params, tokens_BT, valid_BT)
-    return hidden_BTD[:, column], (tokens_BT, valid_BT, column + 1)
+    at_B1 = jnp.broadcast_to(column, (len(token_B), 1))
+    hidden_B1D = model.apply(params, tokens_BT, valid_BT, at_BN=at_B1)
+    return hidden_B1D[:, 0], (tokens_BT, valid_BT, column + 1)
   return model._replace(prefill=prefill, decode=decode, widen=widen, ready=lambda params: params)

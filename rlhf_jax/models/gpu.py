@@ -36,7 +36,7 @@ def _local(implementation, q_BTHK, k_BTGK, v_BTGK, *texts):
   """One device's rows and heads."""
   time = q_BTHK.shape[1]
   q_BTHK, k_BTGK, v_BTGK, *texts = (plain.filled(x, _COLUMNS) for x in (q_BTHK, k_BTGK, v_BTGK, *texts))
-  related_BTS = plain.related(0, q_BTHK.shape[1], *texts)   # the kernel skips keys that come after
+  related_BTS = plain.related(texts, texts)                # the kernel skips keys that come after
   return jax.nn.dot_product_attention(q_BTHK, k_BTGK, v_BTGK, mask=related_BTS[:, None], is_causal=True,
                                       implementation=implementation)[:, :time]
 

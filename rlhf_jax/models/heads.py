@@ -7,14 +7,15 @@ from rlhf_jax.core.spec import Spec
 
 
 def scalar(model, init=spec.zeros):
-  """`model` with a scalar head: params {'body', 'head'}, apply -> value_BT in float32.
+  """`model` with a scalar head: params {'body', 'head'}, apply -> value_BT, or value_BN of the
+  columns at_BN, in float32.
 
   init: of the weights, `spec.zeros` or `initial_normal(width)`; the bias starts at 0.
   """
   head = {'weight': Spec((width(model),), ('embed',), init), 'bias': Spec((), ())}
 
-  def apply(params, tokens_BT, valid_BT, *segments):
-    return read(params['head'], model.apply(params['body'], tokens_BT, valid_BT, *segments))
+  def apply(params, *text, at_BN=None):
+    return read(params['head'], model.apply(params['body'], *text, at_BN=at_BN))
 
   return model._replace(spec={'body': model.spec, 'head': head}, apply=apply, unembed=None,
                         prefill=None, decode=None, ready=None, widen=None)
@@ -30,15 +31,9 @@ def read(head, hidden_BTD):
   return jnp.einsum('btd,d->bt', hidden_BTD.astype(jnp.float32), head['weight']) + head['bias']
 
 
-def last(value_BT, valid_BT):
-  """The value at the last valid token of each row."""
-  return align.last(value_BT, valid_BT)
-
-
-def before(value_BT, valid_BT):
-  """V of the state before token t, from values read on the hidden state of token t; 0 where
-  nothing stands before t."""
-  return align.previous(value_BT, valid_BT)
+def last(model, params, tokens_BT, valid_BT):
+  """The value that such a model gives at the last valid token of each row -> value_B."""
+  return model.apply(params, tokens_BT, valid_BT, at_BN=align.end(valid_BT)[:, None])[:, 0]
 
 
 def width(model):

@@ -1,10 +1,10 @@
 """Log-probs of tokens from a Model, in float32, without ever holding an array of [B, T, V].
 
-Index t is about token t, given the valid tokens before it in its segment: hidden states are moved
-by `core.align.previous`, then go through the unembedding some rows at a time, forwards and
-backwards. The temperature divides the logits in one place, here, for policy, reference and sampler
+Index t is about token t, given the valid tokens before it in its segment: hidden states of the columns
+`core.align.before` go through the unembedding some rows at a time, forwards and backwards. The
+temperature divides the logits in one place, here, for policy, reference and sampler
 alike. Results are 0 where nothing valid stands before t or token t is not valid. `start` is static:
-columns before it are not computed, and 0. `blocks`, of rows that do not leave their devices: tokens
+tokens before it are not asked for, and 0. `blocks`, of rows that do not leave their devices: tokens
 that count come first in each, and chunks without any are left out; None where most of them count.
 """
 import jax
@@ -19,17 +19,22 @@ _LEAST = 8              # but no fewer rows per sequence: a large mesh shares th
 def token_logp(model, params, tokens_BT, valid_BT, temperature=1.0, segment_BT=None, start=0,
                blocks=None):
   """log p(token t | valid tokens before t)."""
-  hidden_BTD = model.apply(params, tokens_BT, valid_BT, segment_BT)
-  return of_hidden(model, params, hidden_BTD, tokens_BT, valid_BT, temperature, segment_BT, start,
-                   blocks)
+  hidden_BSD = hidden_before(model, params, tokens_BT, valid_BT, segment_BT, start)
+  return of_hidden(model, params, hidden_BSD, tokens_BT, valid_BT, temperature, segment_BT, blocks)
 
 
-def of_hidden(model, params, hidden_BTD, tokens_BT, valid_BT, temperature=1.0, segment_BT=None,
-              start=0, blocks=None):
-  """`token_logp` from the hidden states of the text, when another loss needs them too."""
-  vocab = _vocab(model, params, hidden_BTD)
-  return _before(_of_token(model, params, temperature), vocab, [hidden_BTD], [tokens_BT], valid_BT,
-                 segment_BT, start, blocks)
+def hidden_before(model, params, tokens_BT, valid_BT, segment_BT=None, start=0):
+  """hidden_BSD of what stands before each token from column `start` on; anything where nothing does."""
+  at_BS = align.before(valid_BT)[:, start:]
+  return model.apply(params, tokens_BT, valid_BT, segment_BT, at_BN=at_BS)
+
+
+def of_hidden(model, params, hidden_BSD, tokens_BT, valid_BT, temperature=1.0, segment_BT=None,
+              blocks=None):
+  """`token_logp` of the last S tokens from what `hidden_before` gives, when another loss needs it."""
+  vocab = _vocab(model, params, hidden_BSD)
+  return _before(_of_token(model, params, temperature), vocab, [hidden_BSD], [tokens_BT], valid_BT,
+                 segment_BT, blocks)
 
 
 def of_next(model, params, hidden_NMD, id_NM, temperature=1.0):
@@ -47,7 +52,7 @@ def _of_token(model, params, temperature):
 
 def logp_at(model, params, tokens_BT, valid_BT, id_BTK, temperature=1.0, segment_BT=None):
   """log p of each of K ids as token t -> logp_BTK."""
-  hidden_BTD = model.apply(params, tokens_BT, valid_BT, segment_BT)
+  hidden_BTD = hidden_before(model, params, tokens_BT, valid_BT, segment_BT)
   def one(hidden_ND, id_NK):
     return pick(log_probs(model, params, hidden_ND, temperature), id_NK)
   vocab = _vocab(model, params, hidden_BTD)
@@ -59,10 +64,10 @@ def top_logp(model, params, tokens_BT, valid_BT, k, temperature=1.0, segment_BT=
 
   The teacher of context distillation (Bai et al. 2022, appendix A.1: k = 50).
   """
-  hidden_BTD = model.apply(params, tokens_BT, valid_BT, segment_BT)
+  hidden_BSD = hidden_before(model, params, tokens_BT, valid_BT, segment_BT, start)
   def one(hidden_ND):
     return jax.lax.top_k(log_probs(model, params, hidden_ND, temperature), k)
-  return _before(one, _vocab(model, params, hidden_BTD), [hidden_BTD], [], valid_BT, segment_BT, start)
+  return _before(one, _vocab(model, params, hidden_BSD), [hidden_BSD], [], valid_BT, segment_BT)
 
 
 def exact_kl(model, params, ref_params, tokens_BT, valid_BT, temperature=1.0, start=0):
@@ -71,12 +76,12 @@ def exact_kl(model, params, ref_params, tokens_BT, valid_BT, temperature=1.0, st
   Its sum over the answer is the sequence KL of budgets and fits (Bai et al. 2022, section 4.3), of
   far smaller variance than the sampled log-ratio.
   """
-  hidden = [model.apply(p, tokens_BT, valid_BT) for p in (params, ref_params)]
+  hidden = [hidden_before(model, p, tokens_BT, valid_BT, None, start) for p in (params, ref_params)]
   def one(hidden_ND, ref_hidden_ND):
     logp_NV = log_probs(model, params, hidden_ND, temperature)
     ref_logp_NV = log_probs(model, ref_params, ref_hidden_ND, temperature)
     return jnp.maximum((jnp.exp(logp_NV) * (logp_NV - ref_logp_NV)).sum(axis=-1), 0.0)
-  return _before(one, _vocab(model, params, hidden[0]), hidden, [], valid_BT, None, start)
+  return _before(one, _vocab(model, params, hidden[0]), hidden, [], valid_BT)
 
 
 def logits(model, params, hidden_ND, temperature):
@@ -98,11 +103,11 @@ def _vocab(model, params, hidden_BTD):
   return jax.eval_shape(model.unembed, params, hidden_BTD[0]).shape[-1]
 
 
-def _before(function, vocab, hidden, ids, valid_BT, segment_BT=None, start=0, blocks=None):
-  """function(hidden before t, ..., ids at t, ...) on rows, for the columns t >= start."""
-  moved = [align.previous(x, valid_BT, segment_BT, start=start) for x in hidden]
+def _before(function, vocab, hidden, ids, valid_BT, segment_BT=None, blocks=None):
+  """function(hidden before t, ..., ids at t, ...) on rows, for the columns that have hidden states."""
+  start = valid_BT.shape[1] - hidden[0].shape[1]
   counts_BT = align.has_previous(valid_BT, segment_BT) & (valid_BT > 0)
-  out = _everywhere(function, vocab, moved + [x[:, start:] for x in ids],
+  out = _everywhere(function, vocab, hidden + [x[:, start:] for x in ids],
                     counts_BT[:, start:], blocks)
 
   def back(x):

@@ -25,12 +25,12 @@ class Layout(NamedTuple):
 
 def packed(model, layout):
   """`model` reading texts as the Layout of their valid tokens says, giving 0 at padding; without one as
-  they come."""
+  they come. Of all columns the last layer too: those asked for stand anywhere in their rows."""
   if layout is None:
     return model
   at_BT, rows, blocks = layout
 
-  def apply(params, tokens_BT, valid_BT, segment_BT=None, branch_BT=None):
+  def apply(params, tokens_BT, valid_BT, segment_BT=None, branch_BT=None, at_BN=None):
     if segment_BT is not None:
       raise ValueError('these texts have segments, so they are packed already: read them by the model '
                        'itself')
@@ -45,9 +45,10 @@ def packed(model, layout):
       return made.reshape(-1, time)
 
     out = model.apply(params, *map(lay, (tokens_BT, valid_BT, text_BT)))
-    out = align.take_columns(out.reshape(blocks, size, *out.shape[2:]), at_GN)
-    out = out.reshape(batch, time, *out.shape[2:])
-    return jnp.where(valid_BT.reshape(batch, time, *[1] * (out.ndim - 2)) > 0, out, 0)
+    kept_BN, real_BN = (x if at_BN is None else align.take_columns(x, at_BN) for x in (at_BT, valid_BT))
+    out = align.take_columns(out.reshape(blocks, size, *out.shape[2:]), kept_BN.reshape(blocks, -1))
+    out = out.reshape(*kept_BN.shape, *out.shape[2:])
+    return jnp.where(real_BN.reshape(*real_BN.shape, *[1] * (out.ndim - 2)) > 0, out, 0)
   return model._replace(apply=apply)
 
 
@@ -58,11 +59,10 @@ def fitted(model, shares, blocks):
   if not shares:
     return model
 
-  def apply(params, tokens_BT, valid_BT, *segments):
-    if len(valid_BT) % blocks:
-      return model.apply(params, tokens_BT, valid_BT, *segments)
-    return in_rows(lambda layout: packed(model, layout).apply(params, tokens_BT, valid_BT, *segments),
-                   shares, valid_BT, blocks)
+  def apply(params, tokens_BT, valid_BT, *segments, at_BN=None):
+    def run(layout):
+      return packed(model, layout).apply(params, tokens_BT, valid_BT, *segments, at_BN=at_BN)
+    return run(None) if len(valid_BT) % blocks else in_rows(run, shares, valid_BT, blocks)
   return model._replace(apply=apply)
 
 

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from rlhf_jax.core import align
 from rlhf_jax.core.spec import Spec, normal, ones, zeros
 from rlhf_jax.core.types import Model
 from rlhf_jax.models import parts
-from rlhf_jax.models.attention import attend_cache, attention
+from rlhf_jax.models.attention import attend_cache, attend_columns, attention
 from rlhf_jax.models.parts import biased, product
 
 put = jax.lax.dynamic_update_slice
@@ -40,20 +41,23 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
   backend has in their place; they take several heads of queries to one of keys."""
   norm, head_norm, mlp = parts.norm(config), parts.head_norm(config), parts.mlp(config)
   (place, turns, turn), residual = parts.positions(config), parts.residual(config)
+  last_apart = config.unroll and attend_text is attention          # other kernels take whole texts
 
-  def block(x_ND, layer, attend):
+  def block(x_ND, layer, attend, some=lambda x_ND: x_ND):
     """One layer on the rows of all tokens (flat: XLA's products of rank 3 cost 1.5 times as much
-    on CPU); attend(q_NHK, k_NGK, v_NGK) -> NHK mixes columns."""
+    on CPU); attend(q_NHK, k_NGK, v_NGK) -> NHK mixes columns. some: the rows that go on from it; of the
+    others only keys and values are computed."""
     layer = jax.tree.map(lambda w: w.astype(config.dtype), layer)
-    def mix(x_ND):
+    def mix(_):
       y_ND = norm(x_ND, layer, 'attention_norm')
-      q, k, v = (biased(heads(y_ND, layer[name]), layer, name) for name in ('query', 'key', 'value'))
+      q, k, v = (biased(heads(y_ND, layer[name]), layer, name)
+                 for y_ND, name in ((some(y_ND), 'query'), (y_ND, 'key'), (y_ND, 'value')))
       q, k = head_norm(q, layer, 'query_norm'), head_norm(k, layer, 'key_norm')
-      mixed_ND = product(attend(q, k, v).reshape(len(x_ND), -1),
+      mixed_ND = product(attend(q, k, v).reshape(len(q), -1),
                          layer['output'].reshape(-1, x_ND.shape[1]))
       return biased(mixed_ND, layer, 'output')
-    x_ND = residual(x_ND, mix, lambda x_ND: mlp(norm(x_ND, layer, 'mlp_norm'), layer))
-    return pin(x_ND, 'rows', 'embed')
+    made_ND = residual(some(x_ND), mix, lambda x_ND: mlp(norm(x_ND, layer, 'mlp_norm'), layer))
+    return pin(made_ND, 'rows', 'embed')
 
   def embed(params, tokens_BT, valid_BT, position_BT):
     """x_ND of all tokens; padding reads row 0 of the table, whatever id it holds."""
@@ -62,42 +66,59 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
     x_ND = _rounded(jnp.take(table_VD, ids_N, axis=0, mode='clip'), config.dtype).astype(config.between)
     return pin(place(x_ND, params, position_BT.reshape(-1)), 'rows', 'embed')
 
-  def read(params, tokens_BT, valid_BT, segment_BT, branch_BT=None, keep=False):
-    """(hidden_BTD, keys and values [L, B, T, G, K] if `keep`) of a whole text."""
+  def read(params, tokens_BT, valid_BT, segment_BT, branch_BT=None, at_BN=None, keep=False):
+    """(hidden_BTD of a whole text or hidden_BND of these columns; if `keep`, keys and values
+    [B, T, G, K] of each layer)."""
     batch, time = tokens_BT.shape
+    at_BN = None if at_BN is None else jnp.clip(at_BN, 0, time - 1)
+    apart = at_BN is not None and at_BN.shape[1] < time and last_apart
     group_BT = jnp.where(valid_BT > 0, segment_BT, _PADDING)
     position_BT = positions(valid_BT, segment_BT, branch_BT)
     angle = _rows(turns(time), position_BT)
 
-    def one(x_ND, layer):
+    def one(x_ND, layer, at_BN=None):
       kept = []
       def attend(*qkv):
-        q, k, v = (x.reshape(batch, time, *x.shape[1:]) for x in qkv)
-        q, k = turn(q, angle), turn(k, angle)
+        q, k, v = (x.reshape(batch, -1, *x.shape[1:]) for x in qkv)
+        k = turn(k, angle)
         kept.extend((k, v))
-        return attend_text(q, k, v, group_BT, branch_BT).reshape(qkv[0].shape)
-      x_ND = block(x_ND, layer, attend)
+        if at_BN is None:
+          mixed = attend_text(turn(q, angle), k, v, group_BT, branch_BT)
+        else:
+          q = turn(q, jax.tree.map(lambda x: align.take_columns(x, at_BN), angle))
+          mixed = attend_columns(q, k, v, at_BN, group_BT, branch_BT)
+        return mixed.reshape(qkv[0].shape)
+      def some(x_ND):
+        return x_ND if at_BN is None else _columns(x_ND, batch, at_BN).reshape(-1, x_ND.shape[1])
+      x_ND = block(x_ND, layer, attend, some)
       return x_ND, kept if keep else None
 
     if config.remat:
       one = jax.checkpoint(one, policy=_KEPT[config.remat])
     x_ND = embed(params, tokens_BT, valid_BT, position_BT)
-    x_ND, kept = jax.lax.scan(one, x_ND, params['layers'],
-                              unroll=config.layers if config.unroll else 1)
-    return norm(x_ND, params, 'norm').reshape(batch, time, -1), kept
+    layers, last = _but_last(params['layers'], config.layers) if apart else (params['layers'], None)
+    x_ND, kept = jax.lax.scan(one, x_ND, layers, unroll=config.layers if config.unroll else 1)
+    kept = [jax.tree.map(lambda x, i=i: x[i], kept) for i in range(config.layers - apart)]
+    if apart:
+      x_ND, kept_last = one(x_ND, last, at_BN)
+      return norm(x_ND, params, 'norm').reshape(*at_BN.shape, -1), [*kept, kept_last]
+    made_BTD = norm(x_ND, params, 'norm').reshape(batch, time, -1)
+    return made_BTD if at_BN is None else align.take_columns(made_BTD, at_BN), kept
 
-  def apply(params, tokens_BT, valid_BT, segment_BT=None, branch_BT=None):
+  def apply(params, tokens_BT, valid_BT, segment_BT=None, branch_BT=None, at_BN=None):
     check_length(config, tokens_BT.shape[1])
     segment_BT = jnp.zeros(tokens_BT.shape, jnp.int32) if segment_BT is None else segment_BT
-    return read(params, tokens_BT, valid_BT, segment_BT, branch_BT)[0]
+    return read(params, tokens_BT, valid_BT, segment_BT, branch_BT, at_BN)[0]
 
   def prefill(params, tokens_BP, valid_BP, room):
     """Reads the prompt; the cache has `room` more columns."""
     width = tokens_BP.shape[1]
-    hidden_BPD, kept = read(params, tokens_BP, valid_BP, jnp.zeros_like(tokens_BP), keep=True)
-    keys, values = (tuple(x_LBPGK[i].swapaxes(1, 2) for i in range(config.layers)) for x_LBPGK in kept)
+    hidden_B1D, kept = read(params, tokens_BP, valid_BP, jnp.zeros_like(tokens_BP),
+                            at_BN=align.end(valid_BP)[:, None], keep=True)
+    keys, values = (tuple(x_BPGK.swapaxes(1, 2) for x_BPGK in each) for each in zip(*kept, strict=True))
     count_B = (valid_BP > 0).sum(axis=1, dtype=jnp.int32)
-    return hidden_BPD, widen(Cache(keys, values, valid_BP, count_B, jnp.int32(width)), room, width)
+    cache = Cache(keys, values, valid_BP, count_B, jnp.int32(width))
+    return hidden_B1D[:, 0], widen(cache, room, width)
 
   def widen(cache, room, column):
     """The columns of the prompt stand before `column`, around the ring's end if need be."""
@@ -160,6 +181,17 @@ def _widen(x, shift, room, axis):
   """x with `room` empty columns, all turned by `shift`."""
   x = jnp.pad(x, [(0, room if i == axis else 0) for i in range(x.ndim)])
   return jnp.roll(x, shift, axis) if room else x
+
+
+def _but_last(layers, count):
+  """(all layers but the last, stacked, the last), whose gradients are joined by one copy."""
+  parts = jax.tree.map(lambda w: jax.lax.split(w, (count - 1, 1)), layers)
+  first, last = (jax.tree.map(lambda w, pair, n=n: pair[n], layers, parts) for n in range(2))
+  return first, jax.tree.map(lambda w: w[0], last)
+
+
+def _columns(x_ND, batch, at_BN):
+  return align.take_columns(x_ND.reshape(batch, -1, x_ND.shape[1]), at_BN)
 
 
 def heads(y_ND, weight_DHK):

@@ -16,7 +16,7 @@ def preference_model(model, eoc_id):
     del extra
     if eoc_id is not None:
       tokens_BT, valid_BT = with_end_of_context(tokens_BT, valid_BT, eoc_id)
-    return heads.last(model.apply(params, tokens_BT, valid_BT), valid_BT)
+    return heads.last(model, params, tokens_BT, valid_BT)
   return score
 
 

@@ -11,8 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from rlhf_jax.algorithms import preference
+from rlhf_jax.core import align, optim, rundir, spec, step
 from rlhf_jax.core import mesh as meshes
-from rlhf_jax.core import optim, rundir, spec, step
 from rlhf_jax.core.random import key_for
 from rlhf_jax.data import tokenizer as tokenizers
 from rlhf_jax.models import attention, decode, gpu, heads, logp, lora, sizes, splash, transformer
@@ -152,10 +152,10 @@ def preference_loss(body, lm_weight, packed=False):
       token_logp=lambda params, hidden, ids: logp.of_next(body, params['body'], hidden, ids),
       lm_weight=lm_weight)
   return preference.make_loss(
-    hidden=lambda params, tokens, valid: body.apply(params['body'], tokens, valid),
-    score=lambda params, hidden, valid: heads.last(heads.read(params['head'], hidden), valid),
+    hidden=lambda params, tokens, valid, at=None: body.apply(params['body'], tokens, valid, at_BN=at),
+    score=lambda params, hidden: heads.read(params['head'], hidden),
     token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
-      body, params['body'], hidden, tokens, valid),
+      body, params['body'], align.take_columns(hidden, align.before(valid)), tokens, valid),
     lm_weight=lm_weight)
 
 

@@ -77,12 +77,14 @@ def toy_batch():
       index_B=jnp.arange(3)).normalise()
 
 
-def toy_hidden(params, tokens_NT, valid_NT):
-  return jnp.stack([params * tokens_NT * valid_NT, valid_NT], axis=-1)
+def toy_hidden(params, tokens_NT, valid_NT, at_NK=None):
+  x_NT = params * tokens_NT * valid_NT
+  hidden_NTD = jnp.stack([x_NT, jnp.cumsum(x_NT, axis=1)], axis=-1)
+  return hidden_NTD if at_NK is None else jnp.take_along_axis(hidden_NTD, at_NK[..., None], 1)
 
 
-def toy_score(params, hidden_NTD, valid_NT):
-  return (hidden_NTD[..., 0] * valid_NT).sum(1) / 10
+def toy_score(params, hidden_NKD):
+  return hidden_NKD[..., 1] / 10
 
 
 def toy_logp(params, hidden_BTD, tokens_BT, valid_BT):
@@ -93,14 +95,14 @@ def toy_logp(params, hidden_BTD, tokens_BT, valid_BT):
 def test_one_pass_gives_the_two_losses_of_separate_passes(lm_weight):
   batch, scale, passes = toy_batch(), jnp.float32(0.7), []
 
-  def hidden(params, tokens_NT, valid_NT):
-    passes.append(tokens_NT.shape)
-    return toy_hidden(params, tokens_NT, valid_NT)
+  def hidden(params, tokens_NT, valid_NT, *at):
+    passes.append((tokens_NT.shape, *(x.shape for x in at)))
+    return toy_hidden(params, tokens_NT, valid_NT, *at)
 
   token_logp = toy_logp if lm_weight else None      # None: the test fails if it is ever called
   value, aux = preference.make_loss(hidden, toy_score, token_logp, lm_weight)(
       scale, batch, None, {})
-  assert passes == [(6, 4)]
+  assert passes == [((6, 4),) if lm_weight else ((6, 4), (6, 1))]      # of ends alone where they do
 
   chosen_B = (0.7 * np.array(batch.chosen_BT) * np.array(batch.chosen_valid_BT)).sum(1) / 10
   rejected_B = (0.7 * np.array(batch.rejected_BT) * np.array(batch.rejected_valid_BT)).sum(1) / 10

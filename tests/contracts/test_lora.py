@@ -1,4 +1,6 @@
 """Preference models and policies trained by adapters, from the command line's config to their files."""
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -24,8 +26,7 @@ def test_a_trained_run_scores_as_it_did_in_training(pipeline, tmp_path):
   data, _ = comparisons.load(made, base.tokenizer, world,
                             comparisons.sampler(made, base, world, mesh))
   role, _ = build.judge(tmp_path / 'pm', mesh)
-  score = jax.jit(lambda params, tokens, valid: heads.last(
-    role.model.apply(params, tokens, valid), valid))
+  score = jax.jit(functools.partial(heads.last, role.model))
   ids = role.tokenizer.eoc_id, role.tokenizer.pad_id
   there = np.load(tmp_path / 'pm' / 'test_scores.npz')
   for name, scores in zip(('chosen', 'rejected'), comparisons.scores(

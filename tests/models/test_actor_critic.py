@@ -30,8 +30,16 @@ def test_log_probs_and_values_of_the_state_before_each_token(shared):
   np.testing.assert_allclose(logp_BT, logp.token_logp(MODEL, POLICY, TOKENS, VALID, **OPTIONS),
                              atol=1e-6)
   after_BT = CRITIC.apply({'body': POLICY, 'head': VALUE['head']} if shared else VALUE, TOKENS, VALID)
-  np.testing.assert_allclose(value_BT[1, 1:], after_BT[1, :-1], atol=1e-6)
-  assert value_BT[1, 0] == 0 and float(jnp.abs(value_BT[1]).sum()) > 0.1
+  np.testing.assert_allclose(value_BT[1, 3:], after_BT[1, 2:-1], atol=1e-6)
+  np.testing.assert_allclose(value_BT[2, 3:6], after_BT[2, 2:5], atol=1e-6)
+  assert not value_BT[:, :3].any() and float(jnp.abs(value_BT[1]).sum()) > 0.1
+
+
+def test_nothing_stands_before_the_first_token():
+  _, value_BT = actor_critic.separate(MODEL, CRITIC)(params(False), TOKENS, VALID)
+  first_B = jnp.argmax(VALID, axis=1)
+  assert not value_BT[jnp.arange(3), first_B].any()
+  assert value_BT[jnp.arange(3), first_B + 1].all()
 
 
 @pytest.mark.parametrize('shared', [False, True])

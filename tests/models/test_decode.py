@@ -227,7 +227,7 @@ def test_prompts_are_read_some_at_a_time_where_they_divide(rows, most, at_once, 
   seen = []
   def prefill(params, tokens_BP, valid_BP, room):
     seen.append((*tokens_BP.shape, room))
-    return tokens_BP[:, :, None] * 1.0, (2 * tokens_BP, jnp.int32(5))
+    return tokens_BP[:, -1:] * 1.0, (2 * tokens_BP, jnp.int32(5))
   tokens = np.arange(rows * 5).reshape(rows, 5)
   last_BD, (twice, column) = decode.read_prompts(
     SimpleNamespace(prefill=prefill), None, jnp.asarray(tokens), jnp.ones((rows, 5)))

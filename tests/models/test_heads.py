@@ -3,6 +3,7 @@ import jax
 import numpy as np
 
 from rlhf_jax.core import spec
+from rlhf_jax.core.types import Model
 from rlhf_jax.models import heads
 
 
@@ -29,4 +30,6 @@ def test_initial_heads(tiny):
 def test_last_is_the_value_at_the_last_valid_token():
   value_BT = np.array([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])
   valid_BT = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0]])
-  np.testing.assert_array_equal(heads.last(value_BT, valid_BT), [2, 6, 7])
+  model = Model(None, lambda params, tokens_BT, valid_BT, at_BN: np.take_along_axis(
+    params * tokens_BT, np.asarray(at_BN), axis=1), None)
+  np.testing.assert_array_equal(heads.last(model, 2, value_BT, valid_BT), [4, 12, 14])

@@ -139,14 +139,15 @@ def test_the_cache_holds_few_heads_and_gives_what_reading_again_gives(name):
 
   @jax.jit
   def both(params):
-    hidden_BPD, cache = model.prefill(params, tokens_BT, valid_BT, 2)
+    hidden_BD, cache = model.prefill(params, tokens_BT, valid_BT, 2)
     first_BD, cache = model.decode(params, np.array([4, 9]), cache)
     second_BD, cache = model.decode(params, np.array([2, 0]), cache)
     whole_BT = np.concatenate([tokens_BT, [[4, 2], [9, 0]]], axis=1), np.pad(
       valid_BT, ((0, 0), (0, 2)), constant_values=1)
-    return hidden_BPD, first_BD, second_BD, model.apply(params, *whole_BT), cache
-  hidden_BPD, first_BD, second_BD, whole_BTD, cache = both(params)
-  np.testing.assert_allclose(hidden_BPD[valid_BT > 0], whole_BTD[:, :12][valid_BT > 0], atol=1e-5)
+    return hidden_BD, first_BD, second_BD, model.apply(params, *whole_BT), cache
+  hidden_BD, first_BD, second_BD, whole_BTD, cache = both(params)
+  end_B = 11 - np.argmax(valid_BT[:, ::-1] > 0, axis=1)
+  np.testing.assert_allclose(hidden_BD, whole_BTD[np.arange(2), end_B], atol=1e-5)
   np.testing.assert_allclose(first_BD, whole_BTD[:, 12], atol=1e-5)
   np.testing.assert_allclose(second_BD, whole_BTD[:, 13], atol=1e-5)
   assert cache.keys[0].shape == (2, 2, 14, config.head_size)
@@ -170,9 +171,8 @@ def test_a_reward_model_is_a_body_and_a_head(tmp_path):
   config, params = huggingface.load(GOLDEN / 'reward')
   assert config.tie_embeddings and 'unembed' not in params['body']
   tokens_BT, valid_BT = batch()
-  value_BT = jax.jit(heads.scalar(transformer.decoder(config)).apply)(params, tokens_BT, valid_BT)
-  np.testing.assert_allclose(heads.last(value_BT, valid_BT), np.concatenate(expected('reward')),
-                             atol=1e-4)
+  score_B = heads.last(heads.scalar(transformer.decoder(config)), params, tokens_BT, valid_BT)
+  np.testing.assert_allclose(score_B, np.concatenate(expected('reward')), atol=1e-4)
   huggingface.save(tmp_path / 'out', config, params)
   assert_same(tensors(GOLDEN / 'reward'), tensors(tmp_path / 'out'))
   kind, = huggingface.settings_of(tmp_path / 'out')['architectures']
@@ -367,9 +367,8 @@ def test_fresh_reward_models_of_transformers(name, tmp_path):
   model.save_pretrained(tmp_path / 'in')
   config, params = huggingface.load(tmp_path / 'in')
   tokens_BT, valid_BT = batch()
-  value_BT = heads.scalar(transformer.decoder(config)).apply(params, tokens_BT, valid_BT)
-  np.testing.assert_allclose(heads.last(value_BT, valid_BT), np.concatenate(computed(model)),
-                             atol=1e-4)
+  score_B = heads.last(heads.scalar(transformer.decoder(config)), params, tokens_BT, valid_BT)
+  np.testing.assert_allclose(score_B, np.concatenate(computed(model)), atol=1e-4)
   read_back(model, config, params, tmp_path / 'out')
 
 

@@ -109,10 +109,14 @@ def test_logp_at_and_top_logp(tiny, text, parts):
 
 def test_of_hidden_is_token_logp(tiny, text):
   tokens_BT, valid_BT = text
-  hidden_BTD = tiny.apply(tiny.params, tokens_BT, valid_BT)
-  np.testing.assert_allclose(
-    run(logp.of_hidden, tiny, hidden_BTD, tokens_BT, valid_BT, start=2),
-    run(logp.token_logp, tiny, tokens_BT, valid_BT, start=2), atol=1e-6)
+  before_BSD = run(logp.hidden_before, tiny, tokens_BT, valid_BT, start=2)
+  np.testing.assert_allclose(run(logp.of_hidden, tiny, before_BSD, tokens_BT, valid_BT),
+                             run(logp.token_logp, tiny, tokens_BT, valid_BT, start=2), atol=1e-6)
+  hidden_BTD, counts_BT = np.asarray(tiny.apply(tiny.params, *text)), np.asarray(valid_BT) > 0
+  for b, s in np.ndindex(*before_BSD.shape[:2]):
+    past = np.flatnonzero(counts_BT[b, :2 + s])
+    if len(past):
+      np.testing.assert_allclose(before_BSD[b, s], hidden_BTD[b, past[-1]], atol=1e-5)
 
 
 def test_exact_kl(tiny, text, parts):

@@ -43,6 +43,9 @@ def test_packed_texts_give_what_they_give_alone(tiny, text, blocks, rows):
   (_, out_BTD), grads = run(packed.packed(tiny.model, layout))
   np.testing.assert_allclose(out_BTD, plain_BTD * valid_BT[..., None], atol=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), grads, expected)
+  at_BN = np.random.default_rng(2).integers(0, 8, (5, 3))
+  some_BND = packed.packed(tiny.model, layout).apply(tiny.params, tokens_BT, valid_BT, at_BN=at_BN)
+  np.testing.assert_allclose(some_BND, out_BTD[np.arange(5)[:, None], at_BN], atol=1e-5)
 
 
 def test_texts_with_segments_are_refused(tiny, text):

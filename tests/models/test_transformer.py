@@ -143,6 +143,43 @@ def test_branches_equal_separate_texts(tiny):
   np.testing.assert_allclose(made_TD, np.concatenate(expected), atol=2e-5)
 
 
+@pytest.mark.parametrize('change', [
+  {}, {'unroll': False}, {'remat': 'dots'}, {'layers': 1}, {'parallel': True, 'positions': 'learned'},
+  {'kv_heads': 1, 'qk_norm': True}])
+def test_columns_alone_are_those_of_the_whole(tiny, change):
+  """Values and gradients of a few columns, some asked for twice and some out of range, of texts with
+  padding, segments and branches."""
+  model = transformer.decoder(dataclasses.replace(tiny.config, **{'unroll': True} | change))
+  params, rng = spec.init(model.spec, jax.random.key(3)), np.random.default_rng(4)
+  tokens_BT, valid_BT = rng.integers(0, 23, (3, 8)), (rng.random((3, 8)) < 0.8).astype(np.float32)
+  segment_BT = np.array([[0] * 8, [1] * 5 + [2] * 3, [0] * 8])
+  texts = segment_BT, np.array([[0] * 8, [0] * 8, [0, 0, 1, 1, 1, 2, 2, 2]])
+  at_BN = np.array([[7, 3, 3], [4, 5, 0], [-1, 99, 6]])
+  weight_BND = rng.normal(size=(3, 3, 16))
+
+  def some(params):
+    made_BND = model.apply(params, tokens_BT, valid_BT, *texts, at_BN=at_BN)
+    return (made_BND * weight_BND).sum(), made_BND
+
+  def whole(params):
+    made_BTD = model.apply(params, tokens_BT, valid_BT, *texts)
+    made_BND = made_BTD[jnp.arange(3)[:, None], np.clip(at_BN, 0, 7)]
+    return (made_BND * weight_BND).sum(), made_BND
+  ((_, value), grads), ((_, expected), expected_grads) = (
+    jax.jit(jax.value_and_grad(f, has_aux=True))(params) for f in (some, whole))
+  np.testing.assert_allclose(value, expected, atol=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), grads, expected_grads)
+
+
+def test_the_last_layer_is_computed_for_the_columns_asked_for(tiny, text):
+  """Of 2 layers' products, 12 D^2 a token each, the second is left with its keys and values, 2 D^2."""
+  def flops(**at):
+    apply = jax.jit(lambda params: transformer.decoder(dataclasses.replace(
+      tiny.config, unroll=True)).apply(params, *text, **at))
+    return apply.lower(tiny.params).compile().cost_analysis()['flops']
+  assert flops(at_BN=np.zeros((5, 1), np.int32)) < 0.7 * flops()
+
+
 @pytest.mark.parametrize('inner, columns', [(5, 3), (3, 5)])
 def test_products_and_their_gradients(inner, columns):
   rng = np.random.default_rng(2)
@@ -199,8 +236,8 @@ def test_bfloat16_computes_in_bfloat16_and_stays_close(tiny, text):
   assert mixed_BTD.dtype == jnp.float32
   nearer_BTD = (mixed_BTD - exact_BTD)[valid_BT > 0]
   assert 1e-4 < np.abs(nearer_BTD).mean() < 0.8 * np.abs(error_BTD).mean()
-  hidden_BPD, cache = mixed.prefill(tiny.params, tokens_BT[:, :-1], valid_BT[:, :-1], 1)
-  assert {hidden_BPD.dtype, cache.keys[0].dtype} == {jnp.dtype('float32')}
+  hidden_BD, cache = mixed.prefill(tiny.params, tokens_BT[:, :-1], valid_BT[:, :-1], 1)
+  assert {hidden_BD.dtype, cache.keys[0].dtype} == {jnp.dtype('float32')}
   last_BD, _ = mixed.decode(mixed.ready(tiny.params), tokens_BT[:, -1], cache)
   real_B = valid_BT[:, -1] > 0
   np.testing.assert_allclose(last_BD[real_B], mixed_BTD[real_B, -1], atol=0.02)

@@ -8,7 +8,7 @@ from rlhf_jax.models import decode
 
 
 def test_columns_and_rows_draw_independently():
-  flat = Model(None, lambda params, tokens_BT, valid_BT: jnp.zeros((*tokens_BT.shape, 1)),
+  flat = Model(None, lambda params, tokens_BT, valid_BT, at_BN: jnp.zeros((*at_BN.shape, 1)),
                lambda params, hidden_ND: jnp.zeros((hidden_ND.shape[0], 64)))
   prompt_BP = np.ones((32, 2), np.int32)
   sample = jax.jit(lambda key: decode.generate(

@@ -1,4 +1,5 @@
 """Bulk scoring: rows and files of dialogues, against the layout that the model is trained with."""
+import functools
 import gzip
 import json
 from types import SimpleNamespace
@@ -49,8 +50,7 @@ def test_scores_are_those_of_the_layout_in_training(judge):
   mesh, data, seen = meshes.make(8), compared(), []
   rows = scoring.comparison_rows(data)
   found = scoring.scorer(judge, score_of(judge), WIDTHS, 8, mesh)(rows, seen.append)
-  score = jax.jit(lambda params, tokens, valid: heads.last(
-    tiny.JUDGE.apply(params, tokens, valid), valid))
+  score = jax.jit(functools.partial(heads.last, tiny.JUDGE))
   theirs = comparisons.scores(score, judge.params, data, SimpleNamespace(batch_size=8, widths=WIDTHS),
                               judge.tokenizer.eoc_id, judge.tokenizer.pad_id, mesh)
   assert len(set(np.round(found, 4))) > 20
