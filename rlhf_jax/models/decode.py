@@ -14,7 +14,7 @@ from flax import struct
 from rlhf_jax.core import align
 from rlhf_jax.models import logp
 
-LEAST_ROWS = 8             # of a block; fewer are not worth a loop of their own
+LEAST_ROWS = 2             # of a block; fewer are not worth a loop of their own
 SEATED = 8                 # slots are seated anew when one in 8 has ended
 PART = 128                 # token probabilities summed before the draw among the sums
 SHARES = 4, 16             # ended slots are left behind when a 4th is unfinished, and when a 16th is
