@@ -1166,8 +1166,7 @@ MUTANTS = [
            TEST_TRANSFORMER + 'bfloat16_computes_in_bfloat16_and_stays_close'),
     Mutant(TRANSFORMER, 'return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)', 'return x',
            TEST_BUILD + 'what_bfloat16_changes_of_a_reference'),
-    Mutant(BUILD, 'computed(size(config, vocab_size), platform)',
-           'computed(size(config, vocab_size), here)',
+    Mutant(BUILD, 'sized = computed(sized, platform)', 'sized = computed(sized, here)',
            TEST_BUILD + 'between_products_a_cpu_computes_in_float32'),
     # pairs packed into rows
     Mutant(BATCHES, 'np.where((after_RK >= 0).all(axis=1)', 'np.where((after_RK >= 0).any(axis=1)',

@@ -14,6 +14,7 @@ import sys
 import time
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -25,13 +26,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 VENVS = ROOT / '.venv-bench'
 SCRIPTS = pathlib.Path(__file__).parent / 'peers'
 # For all contenders alike: freed memory stays with the process, in huge pages. Without it every call of
-# a program that takes its working memory as one piece pays for each of its pages anew.
+# a program that takes its working memory as one piece pays for each of its pages anew. Of a GPU JAX may
+# take as much as it needs, as torch may, and not before it does: several processes share it, this too.
 MEMORY = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:'
-                            'glibc.malloc.trim_threshold=100000000000'}
+                            'glibc.malloc.trim_threshold=100000000000',
+          'XLA_CLIENT_MEM_FRACTION': '0.9'}
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 TICK = os.sysconf('SC_CLK_TCK') if hasattr(os, 'sysconf') else 100
 # What all of them measure: 10.6M parameters outside the tables, a size of `models.sizes`.
 LLAMA = {'name': 'llama', 'layers': 6, 'width': 384, 'heads': 6, 'vocab_size': 8192, 'context': 1024,
          'mlp_ratio': 8 / 3}
+# By that number; the second is for a GPU, with heads of 128 and a hidden width of whole tiles.
+SIZES = {'10.6M': LLAMA, '810M': LLAMA | {
+  'layers': 16, 'width': 2048, 'heads': 16, 'vocab_size': 2**15, 'context': 2048,
+  'mlp_ratio': 5504 / 2048}}
 # Made by `environment`, never in our own. Versions that the measured tables were made with.
 PEERS = {
   'torch': ('torch==2.13.0', 'transformers==5.23.0', 'numpy'),
@@ -50,7 +58,10 @@ class Ratio(NamedTuple):
 
 
 def environment(name):
-  """The Python of a peer's virtual environment, which is made when it is not there."""
+  """The Python of a peer's virtual environment, which is made when it is not there; where the variable
+  RLHF_PEER_PYTHON names one that has the libraries of all peers, that."""
+  if given := os.environ.get('RLHF_PEER_PYTHON'):
+    return given
   folder = VENVS / name
   python, done = folder / 'bin' / 'python', folder / 'installed.txt'
   wanted = '\n'.join(PEERS[name])
@@ -151,9 +162,14 @@ def per_second(key='tokens'):
 
 
 def machine():
-  """What the numbers were made on, and by which code."""
-  return {'cpu': environments.processor(), 'cores': os.cpu_count(), 'python': platform.python_version(),
+  """What the numbers were made on, and by which code; whose Python the peers had, if not their own."""
+  made = {'cpu': environments.processor(), 'cores': os.cpu_count(), 'python': platform.python_version(),
           'code': environments.code()}
+  if jax.default_backend() != 'cpu':
+    made['chip'] = jax.devices()[0].device_kind
+  if given := os.environ.get('RLHF_PEER_PYTHON'):
+    made['python of peers'] = given
+  return made
 
 
 def _busy():

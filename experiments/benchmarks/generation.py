@@ -6,11 +6,14 @@
 Cases: fixed-B, a batch of B prompts of 64 tokens and 128 new ones each, the end token forbidden; queue,
 512 prompts whose answers end with probability 1/32 at every token, 128 at most. All settings of a peer
 (cache, compiled or not, precision, batch) run once, then its fastest takes turns with ours. All read
-one Hugging Face folder of random weights (Llama: 6 layers of 384, 10.6M parameters without the
-embedding, vocabulary 8192, float32), and their logits of one prompt are compared before anything is
+one Hugging Face folder of random weights (a Llama of `contest.SIZES`, 10.6M parameters without the
+embedding, on a GPU 810M; float32), and their logits of one prompt are compared before anything is
 timed. A second call adds its rounds to those in the workdir. Case mixed: ours alone, a queue of 16
 batches with such lengths against one whose answers all have the mean length; the ratio is the cost of
 mixed lengths, seconds a token over seconds a token.
+
+On one NVIDIA GPU all keep their weights in the type of their products, float32 products are rounded to
+TF32 by all, and Tunix, whose script is for a CPU, takes no part.
 
 The roofline of a step: for each matrix product the larger of its FLOP over the measured rate at its
 shape and the bytes of its weights over the measured bandwidth, plus the bytes of the filled part of the
@@ -33,32 +36,41 @@ import numpy as np
 
 from experiments.benchmarks import contest, limits
 from rlhf_jax.analysis import tables
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import spec
 from rlhf_jax.models import decode, huggingface, sizes, transformer
 from rlhf_jax.run import build
 
-WIDTH, NEW, QUEUE, MEAN, END, PAD = 64, 128, 512, 32, 3, 0
-# Tunix 0.1.7 has this base whatever is said.
-SIZE = contest.LLAMA | {'tie_embeddings': True, 'rope_base': 1e6}
+ON_CPU = jax.default_backend() == 'cpu'
+QUEUE, MEAN, END, PAD = 512, 32, 3, 0
 CASES = ('fixed-1', 'fixed-32', 'fixed-256', 'queue', 'mixed')
-SLOTS = 64                                                 # of ours, on two cores
-PRECISIONS = {'float32': 1e-3, 'bfloat16': 0.2}            # and how far logits may lie from ours
+SLOTS, BATCHES = (64, [32, 128]) if ON_CPU else (256, [128, 512])   # queue: of ours, of peers
+PRECISIONS = {'float32': 1e-3 if ON_CPU else 2e-2, 'bfloat16': 0.2}  # how far logits may lie from ours
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workdir', type=pathlib.Path, required=True)
   parser.add_argument('--cases', nargs='+', default=CASES, choices=CASES)
-  parser.add_argument('--peers', nargs='+', default=('torch', 'tunix'), choices=('torch', 'tunix'))
+  peers = ('torch', 'tunix') if ON_CPU else ('torch',)
+  parser.add_argument('--peers', nargs='+', default=peers, choices=peers)
   parser.add_argument('--settings', nargs='+', help='of the peers, default: all of them')
   parser.add_argument('--repeats', type=int, default=5)
-  parser.add_argument('--dtype', default='float32', choices=PRECISIONS, help='of our products')
+  parser.add_argument('--dtype', default='float32' if ON_CPU else 'bfloat16', choices=PRECISIONS,
+                      help='of our products')
+  parser.add_argument('--size', default='10.6M' if ON_CPU else '810M', choices=contest.SIZES)
+  parser.add_argument('--prompt', type=int, default=64, help='tokens of each')
+  parser.add_argument('--new', type=int, default=128, help='tokens of each answer, at most')
   args = parser.parse_args()
-  folder, file = weights(args.workdir / 'weights'), args.workdir / 'generation.json'
-  results = json.loads(file.read_text()) if file.exists() else {'machine': contest.machine()}
-  if results['machine'] != contest.machine():
-    parser.error(f'{file} was measured on {results["machine"]} and this is {contest.machine()}: name '
-                 'another --workdir')
+  # Tunix 0.1.7 has this base whatever is said.
+  config = sizes.config(**contest.SIZES[args.size], tie_embeddings=True, rope_base=1e6)
+  here = contest.machine() | {'size': args.size, 'prompt': args.prompt, 'new': args.new}
+  file = args.workdir / 'generation.json'
+  results = json.loads(file.read_text()) if file.exists() else {'machine': here}
+  if results['machine'] != here:
+    parser.error(f'{file} was measured on {results["machine"]} and this is {here}: name another '
+                 '--workdir')
+  folder = weights(args.workdir / f'weights_{args.size}', config)
   for case in args.cases:
     for name in args.peers if case != 'mixed' else ['equal']:
       result = results.setdefault(f'{case}, {name}, {args.dtype}',
@@ -66,7 +78,7 @@ def main():
       (mixed if case == 'mixed' else measure)(result, case, name, folder, args)
       file.write_text(json.dumps(results, indent=1))
     if case.startswith('fixed') and args.dtype not in (floor := results.setdefault(case, {})):
-      floor |= {args.dtype: roofline(int(case.removeprefix('fixed-')), args.dtype)}
+      floor |= {args.dtype: roofline(config, int(case.removeprefix('fixed-')), args)}
       file.write_text(json.dumps(results, indent=1))
   print(tables.text_table(table(results)))
   draw(results, args.workdir / 'generation.png')
@@ -76,27 +88,29 @@ def main():
 
 def candidates(case, name):
   """{setting: what a peer's script is told} of all settings that run in a case."""
-  batches = [int(case.removeprefix('fixed-'))] if case != 'queue' else [32, 128]
+  batches = [int(case.removeprefix('fixed-'))] if case != 'queue' else BATCHES
   variants = {'torch': [('dynamic', 'float32'), ('static', 'float32'), ('compiled', 'float32'),
                         ('dynamic', 'bfloat16')],
               'tunix': [('greedy', 'float32'), ('sampled', 'float32')]}[name]
+  if not ON_CPU:                                           # where `generate` compiles what is static
+    variants = [('dynamic', 'bfloat16'), ('static', 'bfloat16')]
   return {f'{variant} {precision} {batch}': {'variant': variant, 'dtype': precision, 'batch': batch}
           for variant, precision in variants for batch in batches}
 
 
-def work(case, folder, dtype):
+def work(case, folder, args):
   """What every contender is told; the prompts lie in a file."""
   count = {'queue': QUEUE, 'mixed': 16 * SLOTS}.get(case) or int(case.removeprefix('fixed-'))
   file = folder.parent / f'prompts-{count}.npy'
-  np.save(file, np.random.default_rng(0).integers(300, 8000, (count, WIDTH)))
-  return {'folder': str(folder), 'dtype': dtype, 'prompts': str(file), 'new': NEW, 'end': END,
+  np.save(file, np.random.default_rng(0).integers(300, 8000, (count, args.prompt)))
+  return {'folder': str(folder), 'dtype': args.dtype, 'prompts': str(file), 'new': args.new, 'end': END,
           'seed': 0, 'hazard': 0 if case.startswith('fixed') else 1 / MEAN,
           'slots': None if case.startswith('fixed') else SLOTS}
 
 
 def measure(result, case, name, folder, args):
   """Adds the rounds of one case against one peer to `result`."""
-  told = work(case, folder, args.dtype)
+  told = work(case, folder, args)
   options = {setting: each for setting, each in candidates(case, name).items()
              if args.settings is None or setting in args.settings}
   mine = contest.ours('ours', 'generation', told)
@@ -118,7 +132,7 @@ def measure(result, case, name, folder, args):
 
 def mixed(result, case, name, folder, args):
   """The cost of mixed lengths: `ours` are all equal, so that the ratio is that of their speeds."""
-  told = work(case, folder, args.dtype)
+  told = work(case, folder, args)
   compare(result, contest.ours('ours', 'generation', told | {'hazard': 0, 'new': MEAN}),
           contest.ours('mixed lengths', 'generation', told), case, args.repeats)
 
@@ -136,11 +150,10 @@ def compare(result, mine, other, case, repeats):
   other.close()
 
 
-def weights(folder):
+def weights(folder, config):
   """The Hugging Face folder of random weights, made when it is not there."""
   if not (folder / 'model.safetensors').exists():
     shutil.rmtree(folder, ignore_errors=True)
-    config = sizes.config(**SIZE)
     specs = transformer.decoder(config).spec
     params = jax.jit(lambda key: spec.init(specs, key))(jax.random.key(0))
     huggingface.save(folder, config, jax.device_get(params))
@@ -149,8 +162,9 @@ def weights(folder):
 
 def serve(settings):
   """Our side, a process of its own."""
-  config, params = huggingface.load(settings['folder'])
-  plain = transformer.decoder(build.computed(dataclasses.replace(config, dtype=settings['dtype'])))
+  config, params = huggingface.load(settings['folder'], 'float32' if ON_CPU else settings['dtype'])
+  plain = build.decoder(dataclasses.replace(config, dtype=settings['dtype'], unroll=ON_CPU),
+                        meshes.make(devices=jax.devices()[:1]))
   model = plain._replace(unembed=functools.partial(unembed, plain, settings['hazard']))
   params = jax.device_put(params)
   prompt = jnp.array(np.load(settings['prompts']), jnp.int32)
@@ -171,7 +185,7 @@ def serve(settings):
     jax.block_until_ready(prefill(params, *prompt))
     return {'seconds': seconds, 'tokens': int(made.mask_BT.sum()),
             'prefill': time.perf_counter() - start, 'programs': generate._cache_size()}
-  contest.serve(once, logits=logits, jax=jax.__version__)
+  contest.serve(once, logits=logits, jax=jax.__version__, device=jax.devices()[0].device_kind)
 
 
 def unembed(model, hazard, params, hidden_ND):
@@ -187,12 +201,11 @@ def unembed(model, hazard, params, hidden_ND):
 
 # --------------------------------------------------------------------------------------------- results
 
-def roofline(batch, dtype):
+def roofline(config, batch, args):
   """The least seconds of one step, see above."""
-  config, speed = sizes.config(**SIZE), limits.bandwidth()
-  _, cache = limits.decode_bytes(config, batch, WIDTH + (NEW + 1) / 2)
-  size = jnp.dtype(dtype).itemsize
-  return cache / speed + sum(max(limits.seconds_of([p], dtype), size * p.weights / speed)
+  size, speed = jnp.dtype(args.dtype).itemsize, limits.bandwidth()
+  _, cache = limits.decode_bytes(config, batch, args.prompt + (args.new + 1) / 2, 4 if ON_CPU else size)
+  return cache / speed + sum(max(limits.seconds_of([p], args.dtype), size * p.weights / speed)
                              for p in limits.step_products(config, batch))
 
 
@@ -204,7 +217,7 @@ def _parts(key):
 
 def table(results):
   """One row a case and peer."""
-  rows = []
+  rows, new = [], results['machine']['new']
   for key, result in results.items():
     if 'rounds' not in result:
       continue
@@ -218,7 +231,7 @@ def table(results):
            'ratio': ratio.median, 'lowest': ratio.low, 'highest': ratio.high,
            'rounds': len(said[other])}
     if floor := results.get(case, {}).get(dtype):
-      step = float(np.median([(r['seconds'] - r['prefill']) / NEW for r in said['ours']]))
+      step = float(np.median([(r['seconds'] - r['prefill']) / new for r in said['ours']]))
       row |= {'step, ms': 1e3 * step, 'of the roofline': floor / step}
     rows.append(row)
   return rows

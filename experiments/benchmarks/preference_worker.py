@@ -13,11 +13,12 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import contest
+from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, step
 from rlhf_jax.data import layouts
 from rlhf_jax.data.batches import Bucket
 from rlhf_jax.data.pairs import Comparisons
-from rlhf_jax.models import huggingface, transformer
+from rlhf_jax.models import huggingface
 from rlhf_jax.run import build
 
 
@@ -26,7 +27,10 @@ def main():
   with open(settings['batches'], encoding='utf-8') as file:
     plan = json.load(file)
   config, params = huggingface.load(settings['folder'])
-  body = transformer.decoder(build.computed(dataclasses.replace(config, dtype=settings['dtype'])))
+  device = jax.devices()[0]
+  body = build.decoder(dataclasses.replace(
+    config, dtype=settings['dtype'], remat=settings['remat'], unroll=device.platform == 'cpu'),
+    meshes.make(devices=[device]))
   optimizer = optim.adam(optim.schedule(1), b2=settings['b2'])
   loss = build.preference_loss(body, 0.0, packed=settings['packed'])
   update = jax.jit(step.update(loss, optimizer), donate_argnums=0)
@@ -42,18 +46,21 @@ def main():
     return layout.lay(bucket, -(-layout.rows(bucket) // 2) * 2)     # even: few programs
 
   def work():
-    state = step.create(params, optimizer, jax.random.key(0), settings['learning_rate'])
+    state = jax.block_until_ready(
+      step.create(params, optimizer, jax.random.key(0), settings['learning_rate']))
     losses, start = [], time.perf_counter()
     for i in range(len(plan)):
       state, metrics = update(state, batch(i), {})
       losses.append(metrics['loss'])
-    losses = [float(x) for x in losses]
-    return {'seconds': time.perf_counter() - start, 'losses': losses, 'steps': len(plan),
+    state, losses = jax.block_until_ready((state, losses))
+    return {'seconds': time.perf_counter() - start, 'losses': [float(x) for x in losses],
+            'steps': len(plan),
             'tokens': sum(2 * len(p) + len(a) + len(b) for p, a, b in zip(prompt, chosen, rejected,
                                                                           strict=True)),
             'programs': update._cache_size(),
-            'peak_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-  contest.serve(work, jax=jax.__version__)
+            'peak_bytes': (device.memory_stats() or {}).get(            # a CPU does not tell
+              'peak_bytes_in_use', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}
+  contest.serve(work, jax=jax.__version__, device=device.device_kind, remat=settings['remat'])
 
 
 if __name__ == '__main__':

@@ -71,11 +71,17 @@ def computed(sized, platform=None):
 
 
 def model(config, vocab_size, mesh=None, platform=None):
-  """The Model of `config.model`, its arrays kept to the rules of `mesh` if there is one, its attention
-  the best there is on `platform`: 'cpu', 'gpu', 'cuda', 'tpu', default where this process computes."""
+  """The Model of `config.model`, as of `decoder`."""
+  return decoder(size(config, vocab_size), mesh, platform)
+
+
+def decoder(sized, mesh=None, platform=None):
+  """The Model of a TransformerConfig, its arrays kept to the rules of `mesh` if there is one, its
+  attention the best there is on `platform`: 'cpu', 'gpu', 'cuda', 'tpu', default where this process
+  computes."""
   here = jax.default_backend()
   platform = platform or here
-  sized = computed(size(config, vocab_size), platform)
+  sized = computed(sized, platform)
   if mesh is None:
     return transformer.decoder(sized)
   attend, attend_past = attention.attention, attention.attend_cache

@@ -1,10 +1,12 @@
 """What the benchmarks divide by, by hand: FLOP of a training step, bytes of a step of generation."""
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import ladder, limits
+from experiments.benchmarks import contest, ladder, limits
 from rlhf_jax.models import sizes
 
 
@@ -41,3 +43,21 @@ def test_no_product_of_the_measured_rate_can_be_left_out():
     'float32', *jax.tree.map(jnp.float32, (x, weights)), 5)
   np.testing.assert_allclose(got, expected, rtol=1e-3)
   np.testing.assert_allclose(products[-1], made, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', contest.SIZES)
+def test_sizes_bear_the_number_of_their_parameters(name):
+  """In whole tiles: what is not a multiple of 128 fills part of one."""
+  c = sizes.config(**contest.SIZES[name])
+  assert f'{sizes.non_embedding_parameters(c) / 1e6:.3g}M' == name
+  assert c.mlp_width % 128 == c.width % 128 == 0
+
+
+def test_peers_can_be_given_a_python(monkeypatch, tmp_path):
+  """Nothing is installed then, and the machine's facts name it."""
+  monkeypatch.setattr(contest, 'VENVS', tmp_path)
+  monkeypatch.delenv('RLHF_PEER_PYTHON', raising=False)
+  assert 'python of peers' not in contest.machine()
+  monkeypatch.setenv('RLHF_PEER_PYTHON', sys.executable)
+  assert contest.environment('torch') == contest.machine()['python of peers'] == sys.executable
+  assert not list(tmp_path.iterdir())

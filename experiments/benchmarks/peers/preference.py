@@ -5,7 +5,8 @@ batch a list of [prompt, chosen, rejected] ids), kind: 'trl' (RewardTrainer), 'e
 plain loop), dtype, learning_rate, b2, pad_id. Every line of standard input is one pass over all
 batches from the parameters of the folder; the answer is seconds, valid tokens, the loss of every step
 and peak memory.
-bfloat16 is autocast over float32 weights, as both recommend.
+bfloat16 is autocast over float32 weights, as both recommend. On a GPU, if there is one, float32
+products are rounded to TF32, as torch recommends and XLA does by itself.
 """
 import contextlib
 import json
@@ -19,14 +20,22 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification
 
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 SETTINGS = json.loads(sys.argv[1])
 with open(SETTINGS['batches'], encoding='utf-8') as file:
   BATCHES = json.load(file)
 
 
+def now():
+  """Seconds, once the device has done all that it was given."""
+  if DEVICE == 'cuda':
+    torch.cuda.synchronize()
+  return time.perf_counter()
+
+
 def model():
-  made = AutoModelForSequenceClassification.from_pretrained(SETTINGS['folder'], num_labels=1,
-                                                            dtype=torch.float32)
+  made = AutoModelForSequenceClassification.from_pretrained(
+    SETTINGS['folder'], num_labels=1, dtype=torch.float32, attn_implementation='sdpa')
   made.config.pad_token_id = SETTINGS['pad_id']
   made.config.use_cache = False
   return made
@@ -49,6 +58,7 @@ class Loop:
   def __init__(self):
     self.model = model().train()
     self.start = {k: v.clone() for k, v in self.model.state_dict().items()}
+    self.model.to(DEVICE)
     varied = len({padded(batch)[0].shape for batch in BATCHES}) > 1
     self.forward = self.model if SETTINGS['kind'] == 'eager' else torch.compile(
       self.model, dynamic=varied or None)
@@ -57,11 +67,13 @@ class Loop:
     self.model.load_state_dict(self.start)
     optimizer = torch.optim.Adam(self.model.parameters(), SETTINGS['learning_rate'],
                                  (0.9, SETTINGS['b2']), 1e-8, fused=True)
-    losses, start = [], time.perf_counter()
+    losses, start = [], now()
     for pairs in BATCHES:
       ids, mask = padded(pairs)
+      plain = DEVICE == 'cuda' and bool(mask.all())         # flash attention takes no mask
+      ids, mask = ids.to(DEVICE), None if plain else mask.to(DEVICE)
       low = SETTINGS['dtype'] == 'bfloat16'
-      with torch.autocast('cpu', torch.bfloat16) if low else contextlib.nullcontext():
+      with torch.autocast(DEVICE, torch.bfloat16) if low else contextlib.nullcontext():
         score = self.forward(input_ids=ids, attention_mask=mask).logits.float().squeeze(-1)
       chosen, rejected = score.chunk(2)
       loss = -torch.nn.functional.logsigmoid(chosen - rejected).mean()
@@ -69,8 +81,8 @@ class Loop:
       torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
       optimizer.step()
       optimizer.zero_grad(set_to_none=True)
-      losses.append(loss.item())
-    return time.perf_counter() - start, losses
+      losses.append(loss.detach())
+    return now() - start, [loss.item() for loss in losses]
 
 
 class Trl:
@@ -95,10 +107,10 @@ class Trl:
       start, end, losses = None, None, []
 
       def on_step_begin(self, *args, **kwargs):
-        self.start = self.start or time.perf_counter()
+        self.start = self.start or now()
 
       def on_step_end(self, *args, **kwargs):
-        self.end = time.perf_counter()
+        self.end = now()
 
       def on_log(self, args, state, control, logs=None, **kwargs):
         if 'loss' in logs:
@@ -112,7 +124,8 @@ class Trl:
           output_dir=folder, per_device_train_batch_size=len(BATCHES[0]), max_steps=len(BATCHES),
           learning_rate=SETTINGS['learning_rate'], adam_beta2=SETTINGS['b2'], weight_decay=0.0,
           max_grad_norm=1.0, lr_scheduler_type='constant', warmup_steps=0, logging_steps=1,
-          bf16=SETTINGS['dtype'] == 'bfloat16', fp16=False, use_cpu=True, gradient_checkpointing=False,
+          bf16=SETTINGS['dtype'] == 'bfloat16', fp16=False, use_cpu=DEVICE == 'cpu',
+          gradient_checkpointing=False,
           train_sampling_strategy='sequential', max_length=None, save_strategy='no', report_to=[],
           disable_tqdm=True),
         train_dataset=self.data, processing_class=self.tokenizer, callbacks=[watch])
@@ -124,12 +137,16 @@ class Trl:
 def main():
   torch.set_num_threads(os.cpu_count())
   torch.manual_seed(0)
+  if DEVICE == 'cuda':
+    torch.set_float32_matmul_precision('high')
   work = Trl() if SETTINGS['kind'] == 'trl' else Loop()
   tokens = sum(2 * len(p) + len(a) + len(b) for batch in BATCHES for p, a, b in batch)
-  print(json.dumps({'torch': torch.__version__, 'transformers': transformers.__version__}), flush=True)
+  print(json.dumps({'torch': torch.__version__, 'transformers': transformers.__version__,
+                    'device': DEVICE}), flush=True)
   for _ in sys.stdin:
     seconds, losses = work()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = (torch.cuda.max_memory_allocated() if DEVICE == 'cuda' else
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     print(json.dumps({'seconds': seconds, 'tokens': tokens, 'steps': len(BATCHES), 'losses': losses,
                       'peak_bytes': peak}), flush=True)
 
