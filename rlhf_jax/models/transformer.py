@@ -202,7 +202,7 @@ def heads(y_ND, weight_DHK):
 def positions(valid_BT, segment_BT=None, branch_BT=None):
   """The number of valid tokens before t that t sees: those of its segment (segments are runs of
   columns), of its own branch and the stem alone where a segment has branches (runs of it)."""
-  valid_BT = (valid_BT > 0).astype(jnp.int32)
+  valid_BT = jax.lax.optimization_barrier((valid_BT > 0).astype(jnp.int32))
   same_BT = jnp.ones(valid_BT.shape, bool) if segment_BT is None else _runs(segment_BT)
   if branch_BT is None:
     return _since(valid_BT, same_BT)
