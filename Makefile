@@ -8,7 +8,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PARALLEL ?= -n 2 --dist loadfile
 BENCH ?= runs/bench
 
-.PHONY: quickstart test test-all mutants lint venv bench
+.PHONY: quickstart test test-all mutants lint venv bench elsewhere
 
 quickstart: .venv/.core
 	$(BIN)/python -m experiments.quickstart --config=configs/quickstart.py --workdir=$(WORKDIR)
@@ -25,6 +25,15 @@ mutants: .venv/.test
 
 lint: .venv/.test
 	$(BIN)/ruff check .
+
+# All steps compiled for a TPU and an H100 that are not here: 5 GB of compilers, minutes.
+elsewhere: .venv-elsewhere/.done
+	.venv-elsewhere/bin/python -m pytest -m '' tests/run/test_elsewhere.py
+
+.venv-elsewhere/.done: setup.py constraints.txt
+	test -x .venv-elsewhere/bin/python || $(PYTHON) -m venv .venv-elsewhere
+	.venv-elsewhere/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,tpu,gpu]'
+	touch $@
 
 # Ours against others on this machine, which must have nothing else to do. The others' environments are made
 # in .venv-bench by the first benchmark that wants them.

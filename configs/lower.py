@@ -20,7 +20,7 @@ def get_config(arg=''):
   """Widths of Bai et al. 2022, appendix B.1: preference models read 1,024 tokens, answers have up to
   128 of them. Batches are so large that each of 512 chips has a row of every minibatch."""
   config = ConfigDict({
-    'main': 'experiments.lower', 'meshes': MESHES, 'platform': 'tpu', 'chip_gib': 32,
+    'main': 'experiments.lower', 'meshes': MESHES, 'platform': 'tpu', 'topology': '', 'chip_gib': 32,
     'model': {**presets.model('52B', vocab_size=2**16), 'dtype': None},
     'optimizer': presets.optimizer(1e-4),
     'preference_model': {'batch_size': 512, 'length': 1024, 'microbatches': 1, 'lm_weight': 1.0},

@@ -5,13 +5,17 @@
 For each rung: the whole update of preference-model training, that of PPO with its separate value
 network, and sampling with a cache, lowered with the shardings that a run would have, in seconds and
 without memory. Prints and writes the bytes that each chip would hold, by kind, and whether they fit.
+With `--config.topology=v4:8x8x8` (libtpu is needed, no TPU) XLA compiles them for such chips too, in
+minutes, and says what they really take.
 """
 import time
+
+from tqdm import tqdm
 
 from rlhf_jax.analysis import tables
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import rundir
-from rlhf_jax.run import lowering
+from rlhf_jax.run import elsewhere, lowering
 from rlhf_jax.run.config import main, to_dict
 from rlhf_jax.run.train import finish
 
@@ -20,16 +24,29 @@ GIB = 2**30
 
 def run(config, workdir):
   """Lowers all programs of all rungs; returns {rung: {program: numbers}}."""
-  ladder = {rung: meshes.abstract(*sizes) for rung, *sizes in config.meshes}
+  if config.topology:
+    devices = elsewhere.devices(config.topology)
+    kind = {'gpu': 'cuda'}.get(devices[0].platform, devices[0].platform)
+    if kind != config.platform:
+      raise ValueError(f'config.topology={config.topology!r} has no chips of config.platform='
+                       f'{config.platform!r}: set that to {kind!r}')
+    ladder = {rung: meshes.make(*sizes, devices=devices) for rung, *sizes in config.meshes}
+  else:
+    ladder = {rung: meshes.abstract(*sizes) for rung, *sizes in config.meshes}
   chips = {mesh.size for mesh in ladder.values()}
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
-  rungs = {rung: one_rung(config, rung, mesh) for rung, mesh in ladder.items()}
+  rungs = {rung: one_rung(config, rung, mesh)
+           for rung, mesh in tqdm(ladder.items(), desc='rungs', disable=not config.topology)}
   print(tables.text_table([
     {'rung': rung, 'mesh': 'x'.join(map(str, ladder[rung].axis_sizes)), 'program': name,
      'seconds': numbers['seconds'],
      **{f'{kind}, GiB': size / GIB for kind, size in numbers['bytes'].items()},
-     'all, GiB': numbers['total'] / GIB, 'fits': 'yes' if numbers['fits'] else 'no'}
+     'all, GiB': numbers['total'] / GIB,
+     **({'compiling, s': numbers['compiling'], 'compiled, GiB': (
+       float('nan') if numbers['compiled'] is None else numbers['compiled'] / GIB)}
+        if config.topology else {}),
+     'fits': 'yes' if numbers['fits'] else 'no'}
     for rung, made in rungs.items() for name, numbers in made.items()]), flush=True)
   fit = sum(numbers['fits'] for made in rungs.values() for numbers in made.values())
   count = sum(map(len, rungs.values()))
@@ -40,16 +57,21 @@ def run(config, workdir):
 
 
 def one_rung(config, rung, mesh):
-  """{program: {'seconds' to trace and lower, 'bytes' a chip by kind, their 'total', 'fits'}}."""
+  """{program: {'seconds' to trace and lower, 'bytes' a chip by kind, their 'total', 'fits'}}, and with
+  `config.topology` seconds of 'compiling' and the bytes that XLA 'compiled' it to, None if too many."""
   sized = config.copy_and_resolve_references()
   sized.model.name = rung
   made = {}
   for name, program in lowering.programs(sized, mesh, config.platform).items():
     start = time.monotonic()
-    lowering.lower(program, config.platform)
-    total = sum(program.bytes.values())
-    made[name] = {'seconds': round(time.monotonic() - start, 2), 'bytes': program.bytes,
-                  'total': total, 'fits': total <= config.chip_gib * GIB}
+    lowered, total = lowering.lower(program, config.platform), sum(program.bytes.values())
+    took = time.monotonic() - start
+    made[name] = {'seconds': round(took, 2), 'bytes': program.bytes, 'total': total,
+                  'fits': total <= config.chip_gib * GIB}
+    if config.topology:
+      needed = lowering.compiled_bytes(lowered)
+      made[name] |= {'compiling': round(time.monotonic() - start - took, 1), 'compiled': needed,
+                     'fits': needed is not None and needed <= config.chip_gib * GIB}
   return made
 
 

@@ -9,8 +9,8 @@ import math
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils, multihost_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 TRAIN_RULES = {'embed': 'fsdp', 'heads': 'tensor', 'mlp': 'tensor', 'vocab': 'tensor', 'kv': None,
@@ -31,8 +31,9 @@ def make(data=1, fsdp=1, tensor=1, devices=None):
     fits = len(devices) // (tensor_fits * fsdp_fits), fsdp_fits, tensor_fits
     raise ValueError(f'mesh {_text(asked)} does not fit {len(devices)} devices: '
                      f'use {_text(fits)}, or -1 for one of them')
-  # Auto is written out: the default differs between JAX versions.
-  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+  # Not `jax.make_mesh`, which refuses to cut an axis of a TPU pod: 16 x 8 x 4 of 8 x 8 x 8 chips.
+  laid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+  return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * 3)   # written out: the default differs
 
 
 def abstract(data, fsdp, tensor):

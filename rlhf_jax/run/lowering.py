@@ -61,6 +61,18 @@ def programs(config, mesh, platform):
           'generation': generation(config, sized, body, mesh, layer)}
 
 
+def compiled_bytes(lowered):
+  """Bytes of a chip that XLA allots the program, donated arguments once; None where they do not fit."""
+  try:
+    memory = lowered.compile().memory_analysis()
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    return None
+  return (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+          + memory.temp_size_in_bytes)
+
+
 def lower(program, platform):
   """The program lowered for the platform it was made for: nothing is compiled, no device is needed."""
   return program.function.trace(*program.arguments).lower(lowering_platforms=(platform,))
