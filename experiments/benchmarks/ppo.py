@@ -46,7 +46,7 @@ def worker(name, work):
     return contest.ours(name, 'ppo_worker', settings)
   if kind == 'trl':
     return contest.peer(name, 'trl-ppo', 'trl_ppo.py', settings)
-  return contest.peer(name, 'tunix', 'tunix_ppo.py', settings, {'JAX_PLATFORMS': 'cpu'})
+  return contest.peer(name, 'tunix', 'tunix_ppo.py', settings)
 
 
 def work(setting, folder, args):

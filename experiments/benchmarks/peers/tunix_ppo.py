@@ -6,8 +6,11 @@ next line and answers the one before, when all that was trained is there. A mini
 rollout of its own, so that more than one makes its rollouts smaller.
 """
 import json
+import os
 import sys
 import time
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax
 import numpy as np
