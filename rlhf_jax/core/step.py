@@ -40,15 +40,17 @@ def gradient_of(loss):
   return jax.value_and_grad(loss, has_aux=True)
 
 
-def update(loss, optimizer, microbatches=1, after=None, gradient_of=gradient_of):
+def update(loss, optimizer, microbatches=1, after=None):
   """An update from `loss(params, batch, key, frozen) -> (scalar, aux)`.
 
   aux: a dictionary of weighted sums, added up over microbatches and reported (see `_whole` for the
   names that are no sums). after(state, batch, aux) -> extra writes back what a method remembers.
-  gradient_of: makes of `loss`, then whatever it takes, what differentiates that of a microbatch.
   """
-  gradient = gradient_of(loss)
+  return by_gradient(gradient_of(loss), optimizer, microbatches, after)
 
+
+def by_gradient(gradient, optimizer, microbatches=1, after=None):
+  """`update` from what `gradient_of` its loss gives, or from whatever gives the same."""
   def step(state, batch, frozen):
     batch, key = batch.normalise(), key_for(state.key, 'loss', state.step)
     if microbatches == 1:

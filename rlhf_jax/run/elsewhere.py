@@ -6,6 +6,7 @@ description where JAX's CUDA plugin is (`.[gpu]`); neither chips nor drivers hav
 """
 import importlib
 import importlib.util
+import os
 
 import jax
 from jax.experimental import topologies
@@ -47,12 +48,13 @@ def devices(topology):
   if topology == GPU:
     return _gpu()
   _need('libtpu', topology, 'tpu')
+  os.environ |= {'TPU_SKIP_MDS_QUERY': '1', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'} | os.environ  # no chips
   options = {'chip_config_name': 'megacore'} if topology.startswith('v4') else {}
   try:
     return list(topologies.get_topology_desc(topology, platform='tpu', **options).devices)
   except jax.errors.JaxRuntimeError as error:
-    raise ValueError(f'config.topology={topology!r} is none that libtpu knows ({str(error).strip()}): '
-                     f"use one such as 'v5e:4x4', 'v4:8x8x8' or 'v5p:8x8x8', or '{GPU}'") from None
+    raise ValueError(f'config.topology={topology!r}: libtpu says {str(error).strip()!r}; use a name such '
+                     f"as 'v5e:4x4', 'v4:8x8x8' or 'v5p:8x8x8', or '{GPU}'") from None
 
 
 def _gpu():

@@ -228,15 +228,13 @@ def update(config, policy, networks, optimizer, end_id, packing=NOT_PACKED):
       loss = ppo.with_pretraining(loss, text_logp, p.pretrain_coef)
     return lambda params, batch, key, frozen: loss(networks.whole(params, frozen), batch, key, frozen)
 
-  def gradient_of(loss_in):
+  def gradient(params, batch, key, frozen):
     """Differentiated inside the choice: outside, what each share keeps for it would be kept for all."""
-    def gradient(params, batch, key, frozen):
-      return packed.in_rows(
-        lambda layout: step.gradient_of(loss_in(layout))(params, batch, key, frozen),
-        packing.shares, batch.rollout.valid_BT, packing.blocks)
-    return gradient
+    return packed.in_rows(
+      lambda layout: step.gradient_of(loss_in(layout))(params, batch, key, frozen),
+      packing.shares, batch.rollout.valid_BT, packing.blocks)
   return ppo.reported(step.passes(
-    step.update(loss_in, optimizer, config.microbatches, gradient_of=gradient_of),
+    step.by_gradient(gradient, optimizer, config.microbatches),
     p.passes, p.minibatches, ppo.after(p.kl_horizon, p.normalise == 'running')), end_id, p.passes)
 
 
