@@ -53,8 +53,8 @@ def devices(topology):
   try:
     return list(topologies.get_topology_desc(topology, platform='tpu', **options).devices)
   except jax.errors.JaxRuntimeError as error:
-    raise ValueError(f'config.topology={topology!r}: libtpu says {str(error).strip()!r}; use a name such '
-                     f"as 'v5e:4x4', 'v4:8x8x8' or 'v5p:8x8x8', or '{GPU}'") from None
+    raise ValueError(f'config.topology={topology!r}: libtpu says {str(error).strip()!r}; names are '
+                     f"such as 'v5e:4x4', 'v4:8x8x8' and 'v5p:8x8x8', and '{GPU}'") from None
 
 
 def _gpu():
