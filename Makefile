@@ -26,7 +26,7 @@ mutants: .venv/.test
 lint: .venv/.test
 	$(BIN)/ruff check .
 
-# All steps compiled for a TPU and an H100 that are not here: 5 GB of compilers, minutes.
+# All steps compiled for a TPU and an H100 that are not here (5 GB of compilers, minutes).
 elsewhere: .venv-elsewhere/.done
 	.venv-elsewhere/bin/python -m pytest -m '' tests/run/test_elsewhere.py
 

@@ -62,7 +62,7 @@ def stage(config, workdir, name, grid, start, mesh):
   every_NT = jnp.asarray(symbols.tokens(np.arange(symbols.SYMBOLS)))
 
   def evaluate(state, frozen):
-    score_N = model.apply(state.params, every_NT, jnp.ones(every_NT.shape))[:, -1]
+    score_N = heads.last(model, state.params, every_NT, jnp.ones(every_NT.shape))
     pair_2N = state.extra['test'].astype(jnp.int32).T
     return {'accuracy': preference.statistics(*score_N[pair_2N], 1, 1 / config.test_pairs)['accuracy']}
 

@@ -26,12 +26,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 VENVS = ROOT / '.venv-bench'
 SCRIPTS = pathlib.Path(__file__).parent / 'peers'
 # For all contenders alike: freed memory stays with the process, in huge pages. Without it every call of
-# a program that takes its working memory as one piece pays for each of its pages anew. Of a GPU JAX may
-# take as much as it needs, as torch may, and not before it does: several processes share it, this too.
+# a program that takes its working memory as one piece pays for each of its pages anew.
 MEMORY = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:'
-                            'glibc.malloc.trim_threshold=100000000000',
-          'XLA_CLIENT_MEM_FRACTION': '0.9'}
-os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+                            'glibc.malloc.trim_threshold=100000000000'}
+# Of a GPU JAX may take as much as it needs, as torch may, and not before: several processes share it.
+for name, value in ('PREALLOCATE', 'false'), ('MEM_FRACTION', '0.9'):
+  os.environ.setdefault(f'XLA_PYTHON_CLIENT_{name}', value)
 TICK = os.sysconf('SC_CLK_TCK') if hasattr(os, 'sysconf') else 100
 # What all of them measure: 10.6M parameters outside the tables, a size of `models.sizes`.
 LLAMA = {'name': 'llama', 'layers': 6, 'width': 384, 'heads': 6, 'vocab_size': 8192, 'context': 1024,

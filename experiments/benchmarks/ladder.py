@@ -145,7 +145,8 @@ def train(name, mesh, args, remat):
     state, metrics = update(state, batch, {})
     return metrics
   seconds = seconds_of(run, args.repeats)
-  flops, least = work(sized, 2 * args.pairs * args.length, args.length)
+  flops, least = work(sized, 2 * args.pairs * args.length, args.length,
+                      2 * args.pairs if sized.unroll else None)
   return {'rows x columns': f'{2 * args.pairs} x {args.length}', 'ms': 1e3 * seconds,
           'tokens/s': 2 * args.pairs * args.length / seconds, 'TFLOP/s': flops / seconds / 1e12,
           'of a large product': flops / rate(SQUARE, SQUARE, SQUARE) / seconds,
@@ -153,9 +154,10 @@ def train(name, mesh, args, remat):
           'GiB': memory, 'compiling, s': compiling}
 
 
-def work(config, tokens, length):
-  """(useful FLOP of a training step, the least seconds of its products at their own rates)."""
-  products, attention = limits.training_products(config, tokens)
+def work(config, tokens, length, last):
+  """(useful FLOP of a training step, the least seconds of its products at their own rates). last: of
+  `limits.training_products`."""
+  products, attention = limits.training_products(config, tokens, last)
   flops, attention = sum(p.flops for p in products), attention * length
   least = sum(p.flops / rate(p.rows, p.inner, p.columns) for p in products)
   return flops + attention, least * (1 + attention / flops)

@@ -60,14 +60,21 @@ def decode_bytes(config, rows, filled, size=4):
   return size * weights, size * rows * filled * 2 * config.layers * _keys(config)
 
 
-def training_products(config, tokens):
+def training_products(config, tokens, last=None):
   """(the products of a training step on `tokens`, without the table: forwards, and for the gradients of
-  inputs and of weights; FLOP a column of its attention, halved by causality)."""
-  forward = step_products(config, tokens)[:-1]
+  inputs and of weights; FLOP a column of its attention, halved by causality). last: tokens that come
+  out of the last layer, where only keys and values are computed of the others; None: all."""
+  query, keys, *others = step_products(config, tokens)[:-1]
+  forward, attended = [query, keys, *others], config.layers * tokens
+  if last is not None:
+    before = [p._replace(count=p.count - p.count // config.layers) for p in (query, *others)]
+    forward = [keys, *before, *(p._replace(rows=last, count=p.count // config.layers)
+                                for p in (query, *others))]
+    attended += 2 * last - tokens                     # a text's last token attends to all of it
   products = [p for rows, inner, columns, count in forward for p in (
     Product(rows, inner, columns, count), Product(rows, columns, inner, count),
-    Product(inner, rows, columns, count))]
-  return products, 12 * config.layers * config.heads * config.head_size * tokens / 2
+    Product(inner, rows, columns, count)) if count]
+  return products, 12 * config.heads * config.head_size * attended / 2
 
 
 @functools.cache

@@ -113,7 +113,7 @@ def profile(settings):
     'prefill and decode': (lambda p: generate(p, prompt_BP, valid_BP, key), policy.params),
     'log-probs of one network': (
       lambda p: logp.token_logp(policy.model, p, *text, start=width), policy.params),
-    'values or score': (lambda p: judge.model.apply(p, *text), judge.params)}
+    'values or score': (lambda p: heads.last(judge.model, p, *text), judge.params)}
   seconds = {}
   for name, (run, params) in parts.items():
     run, took = jax.jit(run), []

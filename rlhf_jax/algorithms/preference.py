@@ -36,7 +36,7 @@ def statistics(chosen_score_B, rejected_score_B, label_B, weight_B):
 def make_loss(hidden, score, token_logp, lm_weight):
   """The Loss of a PreferenceBatch: the pair loss + lm_weight * the language-model loss on `chosen`.
 
-  hidden: (params, tokens_NT, valid_NT, at_NK=None) -> hidden_NTD, or hidden_NKD of these columns, the
+  hidden: (params, tokens_NT, valid_NT, at=None) -> hidden_NTD, or hidden_NKD of the columns at_NK, the
   one pass of the body.
   score: (params, hidden_NKD) -> score_NK.
   token_logp: (params, hidden_BTD, tokens_BT, valid_BT) -> logp_BT; not called when lm_weight is 0.
@@ -50,7 +50,7 @@ def make_loss(hidden, score, token_logp, lm_weight):
       hidden_NTD = hidden(params, tokens_NT, valid_NT)
       hidden_N1D = align.take_columns(hidden_NTD, end_N1)
     else:
-      hidden_N1D = hidden(params, tokens_NT, valid_NT, end_N1)
+      hidden_N1D = hidden(params, tokens_NT, valid_NT, at=end_N1)
     score_N = score(params, hidden_N1D)[:, 0]
     def lm():
       logp_BT = token_logp(params, hidden_NTD[::2], batch.chosen_BT, batch.chosen_valid_BT)
@@ -63,7 +63,7 @@ def make_loss(hidden, score, token_logp, lm_weight):
 def make_packed_loss(hidden, score, token_logp, lm_weight):
   """The same Loss of PackedPairs.
 
-  hidden: (params, tokens_NT, valid_NT, segment_NT, branch_NT, at_NK) -> hidden_NKD of these columns.
+  hidden: (params, tokens_NT, valid_NT, segment_NT, branch_NT, at) -> hidden_NKD of the columns at_NK.
   score: as of `make_loss`.
   token_logp: (params, hidden_NMD, id_NM) -> log p of these ids as the tokens that come next.
   """
@@ -71,7 +71,7 @@ def make_packed_loss(hidden, score, token_logp, lm_weight):
   def packed_loss(params, batch, key, frozen):
     places = batch.chosen_at_NP, batch.rejected_at_NP, *((batch.lm_at_NM,) if lm_weight else ())
     hidden_NKD = hidden(params, batch.tokens_NT, batch.valid_NT, batch.segment_NT, batch.branch_NT,
-                        jnp.concatenate(places, axis=1))
+                        at=jnp.concatenate(places, axis=1))
     pairs = batch.chosen_at_NP.shape[1]
     chosen_NP, rejected_NP = jnp.split(score(params, hidden_NKD[:, :2 * pairs]), 2, axis=1)
     def lm():

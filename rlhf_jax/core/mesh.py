@@ -31,9 +31,13 @@ def make(data=1, fsdp=1, tensor=1, devices=None):
     fits = len(devices) // (tensor_fits * fsdp_fits), fsdp_fits, tensor_fits
     raise ValueError(f'mesh {_text(asked)} does not fit {len(devices)} devices: '
                      f'use {_text(fits)}, or -1 for one of them')
-  # Not `jax.make_mesh`, which refuses to cut an axis of a TPU pod: 16 x 8 x 4 of 8 x 8 x 8 chips.
-  laid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-  return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * 3)   # written out: the default differs
+  # Auto is written out: the default differs between JAX versions.
+  kinds = (AxisType.Auto,) * 3
+  try:
+    return jax.make_mesh(sizes, AXES, axis_types=kinds, devices=devices)
+  except NotImplementedError:            # axes of a TPU pod must be cut: 16 x 8 x 4 of 8 x 8 x 8 chips
+    laid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(laid, AXES, axis_types=kinds)
 
 
 def abstract(data, fsdp, tensor):

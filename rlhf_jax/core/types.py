@@ -130,7 +130,8 @@ class PackedPairs:
 class Rollout:
   """Sampled episodes, one row an answer. mask_BT is 1 on generated tokens, the end token included.
   logp_BT and ref_logp_BT are recomputed by `models.logp.token_logp` at the sampling temperature;
-  sampled_logp_BT is the sampler's own, kept to be compared, never trained on."""
+  sampled_logp_BT is the sampler's own, kept to be compared, never trained on. value_BT is of the state
+  before token t, 0 for tokens of prompts."""
   tokens_BT: jax.Array
   valid_BT: jax.Array
   mask_BT: jax.Array

@@ -97,7 +97,7 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
       one = jax.checkpoint(one, policy=_KEPT[config.remat])
     x_ND = embed(params, tokens_BT, valid_BT, position_BT)
     layers, last = _but_last(params['layers'], config.layers) if apart else (params['layers'], None)
-    x_ND, kept = jax.lax.scan(one, x_ND, layers, unroll=config.layers if config.unroll else 1)
+    x_ND, kept = jax.lax.scan(one, x_ND, layers, unroll=config.unroll)
     kept = [jax.tree.map(lambda x, i=i: x[i], kept) for i in range(config.layers - apart)]
     if apart:
       x_ND, kept_last = one(x_ND, last, at_BN)

@@ -153,12 +153,12 @@ def preference_loss(body, lm_weight, packed=False):
   head, read in one pass."""
   if packed:
     return preference.make_packed_loss(
-      hidden=lambda params, *text: body.apply(params['body'], *text),
+      hidden=lambda params, *text, at: body.apply(params['body'], *text, at_BN=at),
       score=lambda params, hidden: heads.read(params['head'], hidden),
       token_logp=lambda params, hidden, ids: logp.of_next(body, params['body'], hidden, ids),
       lm_weight=lm_weight)
   return preference.make_loss(
-    hidden=lambda params, tokens, valid, at=None: body.apply(params['body'], tokens, valid, at_BN=at),
+    hidden=lambda params, *text, at=None: body.apply(params['body'], *text, at_BN=at),
     score=lambda params, hidden: heads.read(params['head'], hidden),
     token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
       body, params['body'], align.take_columns(hidden, align.before(valid)), tokens, valid),

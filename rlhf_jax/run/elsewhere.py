@@ -1,10 +1,9 @@
 """Devices that are not here: XLA compiles for them on any machine, with the errors and the bytes that
-it would have there, and runs nothing.
+it would have there, and runs nothing. On a GPU with plain attention: cuDNN's needs one to be lowered.
 
 JAX knows TPU topologies by their names where libtpu is installed (`.[tpu]`), and one NVIDIA GPU by its
 description where JAX's CUDA plugin is (`.[gpu]`); neither chips nor drivers have to be there.
 """
-import importlib
 import importlib.util
 import os
 
@@ -47,8 +46,9 @@ def devices(topology):
   does not know."""
   if topology == GPU:
     return _gpu()
-  _need('libtpu', topology, 'tpu')
-  os.environ |= {'TPU_SKIP_MDS_QUERY': '1', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'} | os.environ  # no chips
+  _need(('libtpu',), topology, 'tpu')
+  for variable in ('TPU_SKIP_MDS_QUERY', 'ALLOW_MULTIPLE_LIBTPU_LOAD'):      # no chips to share
+    os.environ.setdefault(variable, '1')
   options = {'chip_config_name': 'megacore'} if topology.startswith('v4') else {}
   try:
     return list(topologies.get_topology_desc(topology, platform='tpu', **options).devices)
@@ -58,24 +58,13 @@ def devices(topology):
 
 
 def _gpu():
-  name = next((name for name in ('xla_cuda12', 'xla_cuda13')
-               if importlib.util.find_spec(f'jax_plugins.{name}')), None)
-  _need(f'jax_plugins.{name}', GPU, 'gpu')
-  plugin = importlib.import_module(f'jax_plugins.{name}')
-  try:
-    plugin.initialize()
-  except jax.errors.JaxRuntimeError as error:
-    if 'ALREADY_EXISTS' not in str(error):
-      raise
+  _need(('jax_cuda12_plugin', 'jax_cuda13_plugin'), GPU, 'gpu')
   return list(topologies.get_topology_desc(GPU, platform='cuda', topology='1x1x1',
                                            target_config=_H100).devices)
 
 
-def _need(module, topology, extra):
-  try:
-    found = importlib.util.find_spec(module)
-  except ModuleNotFoundError:
-    found = None
-  if not found:
+def _need(modules, topology, extra):
+  """One of these."""
+  if not any(map(importlib.util.find_spec, modules)):
     raise ValueError(f"config.topology={topology!r} needs what compiles for it: pip install -c "
                      f"constraints.txt -e '.[{extra}]', or set it to '' to lower without compiling")

@@ -77,10 +77,10 @@ def toy_batch():
       index_B=jnp.arange(3)).normalise()
 
 
-def toy_hidden(params, tokens_NT, valid_NT, at_NK=None):
+def toy_hidden(params, tokens_NT, valid_NT, at=None):
   x_NT = params * tokens_NT * valid_NT
   hidden_NTD = jnp.stack([x_NT, jnp.cumsum(x_NT, axis=1)], axis=-1)
-  return hidden_NTD if at_NK is None else jnp.take_along_axis(hidden_NTD, at_NK[..., None], 1)
+  return hidden_NTD if at is None else jnp.take_along_axis(hidden_NTD, at[..., None], 1)
 
 
 def toy_score(params, hidden_NKD):
@@ -95,9 +95,9 @@ def toy_logp(params, hidden_BTD, tokens_BT, valid_BT):
 def test_one_pass_gives_the_two_losses_of_separate_passes(lm_weight):
   batch, scale, passes = toy_batch(), jnp.float32(0.7), []
 
-  def hidden(params, tokens_NT, valid_NT, *at):
-    passes.append((tokens_NT.shape, *(x.shape for x in at)))
-    return toy_hidden(params, tokens_NT, valid_NT, *at)
+  def hidden(params, tokens_NT, valid_NT, **at):
+    passes.append((tokens_NT.shape, *(x.shape for x in at.values())))
+    return toy_hidden(params, tokens_NT, valid_NT, **at)
 
   token_logp = toy_logp if lm_weight else None      # None: the test fails if it is ever called
   value, aux = preference.make_loss(hidden, toy_score, token_logp, lm_weight)(

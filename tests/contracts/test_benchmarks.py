@@ -15,9 +15,15 @@ def test_useful_flop_of_a_training_step(monkeypatch):
   half of the columns that a token sees on average."""
   monkeypatch.setattr(limits, 'matmul_rate', lambda *shape: 1e9)
   c = sizes.config('mini')                                     # 3 layers of width 96, the MLP 384
-  flop, least = ladder.work(c, tokens=640, length=64)
-  matrices = 3 * (4 * 96 * 96 + 2 * 96 * 384)
-  assert flop == 6 * matrices * 640 + 12 * 3 * 96 * 32 * 640
+  flop, least = ladder.work(c, tokens=640, length=64, last=None)
+  layer = 4 * 96 * 96 + 2 * 96 * 384
+  assert flop == 6 * 3 * layer * 640 + 12 * 3 * 96 * 32 * 640
+  assert least == pytest.approx(flop / 1e9)
+  # Of 10 texts the last tokens alone come out of the last layer, and see all 64 columns.
+  flop, least = ladder.work(c, tokens=640, length=64, last=10)
+  keys = 2 * 96 * 96
+  assert flop == (6 * (2 * layer + keys) * 640 + 6 * (layer - keys) * 10
+                  + 12 * 96 * (2 * 32 * 640 + 64 * 10))
   assert least == pytest.approx(flop / 1e9)
 
 

@@ -1,6 +1,7 @@
 """The decoder against an implementation in numpy, and what must not change its result."""
 import dataclasses
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +170,13 @@ def test_columns_alone_are_those_of_the_whole(tiny, change):
     jax.jit(jax.value_and_grad(f, has_aux=True))(params) for f in (some, whole))
   np.testing.assert_allclose(value, expected, atol=1e-5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), grads, expected_grads)
+
+
+def test_a_prompt_is_read_alike_whether_layers_are_written_out(tiny, text):
+  written_out = transformer.decoder(dataclasses.replace(tiny.config, unroll=True))
+  one, other = (jax.jit(partial(model.prefill, room=2))(tiny.params, *text)
+                for model in (tiny.model, written_out))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, other)
 
 
 def test_the_last_layer_is_computed_for_the_columns_asked_for(tiny, text):
