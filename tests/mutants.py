@@ -1204,7 +1204,7 @@ MUTANTS = [
     Mutant(TRANSFORMER, 'cache.column % cache.valid_BT.shape[1]',
            'jnp.minimum(cache.column, cache.valid_BT.shape[1] - 1)',
            TEST_DECODE + 'slots_take_the_rows_that_wait_and_nothing_changes'),
-    Mutant(TRANSFORMER, 'shift=column - cache.column', 'shift=0 * column',
+    Mutant(TRANSFORMER, '(column - cache.column, column)', '(0 * column, column)',
            TEST_DECODE + 'slots_take_the_rows_that_wait_and_nothing_changes'),
     Mutant(TRANSFORMER, 'cache.position_B + 1,',
            'cache.position_B,',

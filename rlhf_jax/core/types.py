@@ -32,7 +32,7 @@ class Model(NamedTuple):
   decode:  (params, token_B, cache) -> (hidden_BD, cache).
   ready:   params -> the same as `decode` and `unembed` read them quickest, made once before a loop.
   widen:   (cache, room, column) -> the cache with room more columns, its own before `column`, modulo
-           the new width: each row has place for `room` tokens, wherever it starts.
+           the new width: each row has place for `room` tokens, wherever it starts; None: as it stands.
   """
   spec: PyTree
   apply: Callable

@@ -69,8 +69,8 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
   noise_RN = jax.vmap(lambda n: noise(jax.random.fold_in(key, n), jnp.arange(rows)), out_axes=1)(
     jnp.arange(max_new_tokens))
 
-  def begin(row_GB, hidden_cache, column):
-    """Slots for these rows of each block, from what was read of their prompts."""
+  def begin(row_GB, hidden_cache, column=None):
+    """Slots for these rows of each block, from what was read of their prompts; column: of `widen`."""
     hidden_BD, cache = hidden_cache
     row_B = (row_GB + each * jnp.arange(blocks)[:, None]).reshape(-1)
     return _Slots(row_B, jnp.zeros_like(row_B), jnp.zeros(row_B.shape, bool), hidden_BD,
@@ -92,7 +92,7 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
   out = {'tokens': jnp.full((rows, max_new_tokens), pad_id, jnp.int32),
          'mask': jnp.zeros((rows, max_new_tokens)), 'logp': jnp.zeros((rows, max_new_tokens))}
   first = jax.tree.map(lambda x: _first(x, blocks, samples, seats) if x.ndim else x, read)
-  carry = out, begin(jnp.broadcast_to(jnp.arange(seats), (blocks, seats)), first, width)
+  carry = out, begin(jnp.broadcast_to(jnp.arange(seats), (blocks, seats)), first)
   if seats < each:
     carry = _seat_all(step, begin, carry, read, blocks, each, samples)
   for end in range(room, max_new_tokens, room):
@@ -153,7 +153,7 @@ def _widened(step, widen, carry, blocks, kept, full, room):
   def fits(carry):
     return (carry[1].cache.column < full) & _more(carry, blocks, kept)
   out, s = jax.lax.while_loop(fits, step, carry)
-  return out, s.replace(cache=widen(s.cache, room, s.cache.column))
+  return out, s.replace(cache=widen(s.cache, room, None))
 
 
 def _leave_behind(step, carry, blocks, kept):
@@ -246,7 +246,8 @@ def _rereading(model):
     return model.apply(params, tokens_BP, valid_BP, at_BN=end_B1)[:, 0], (tokens_BP, valid_BP)
 
   def widen(text, room, column):
-    return *(jnp.pad(x, ((0, 0), (0, room))) for x in text), jnp.int32(column)
+    del column                                                         # right behind the prompts
+    return *(jnp.pad(x, ((0, 0), (0, room))) for x in text), jnp.int32(text[0].shape[1])
 
   def decode(params, token_B, cache):
     tokens_BT, valid_BT, column = cache
