@@ -24,17 +24,7 @@ GIB = 2**30
 
 def run(config, workdir):
   """Lowers all programs of all rungs; returns {rung: {program: numbers}}."""
-  if rundir.is_done(workdir):
-    return rundir.read_summary(workdir)
-  if config.topology:
-    devices = elsewhere.devices(config.topology)
-    kind = {'gpu': 'cuda'}.get(devices[0].platform, devices[0].platform)
-    if kind != config.platform:
-      raise ValueError(f'config.topology={config.topology!r} has no chips of config.platform='
-                       f'{config.platform!r}: set that to {kind!r}')
-    ladder = {rung: meshes.make(*sizes, devices=devices) for rung, *sizes in config.meshes}
-  else:
-    ladder = {rung: meshes.abstract(*sizes) for rung, *sizes in config.meshes}
+  ladder = {} if rundir.is_done(workdir) else laid_out(config)
   chips = {mesh.size for mesh in ladder.values()}
   if rundir.open_run(workdir, to_dict(config)) == 'done':
     return rundir.read_summary(workdir)
@@ -56,6 +46,18 @@ def run(config, workdir):
          f'{", ".join(map(str, sorted(chips)))} {config.platform} chips, {fit} fit in '
          f'{config.chip_gib} GiB a chip')
   return rungs
+
+
+def laid_out(config):
+  """{rung: its mesh}, of the chips of `config.topology` or of none."""
+  if not config.topology:
+    return {rung: meshes.abstract(*sizes) for rung, *sizes in config.meshes}
+  devices = elsewhere.devices(config.topology)
+  kind = {'gpu': 'cuda'}.get(devices[0].platform, devices[0].platform)
+  if kind != config.platform:
+    raise ValueError(f'config.topology={config.topology!r} has no chips of config.platform='
+                     f'{config.platform!r}: set that to {kind!r}')
+  return {rung: meshes.make(*sizes, devices=devices) for rung, *sizes in config.meshes}
 
 
 def one_rung(config, rung, mesh):

@@ -1,6 +1,7 @@
 """The steps compiled by XLA for chips that are not here; `make elsewhere` installs what that takes."""
 import importlib.util
 
+import jax
 import pytest
 
 from configs import lower as ladder
@@ -51,7 +52,43 @@ def test_a_mesh_may_cut_the_axes_of_a_pod():
   assert dict(meshes.make(16, 8, 4, devices).shape) == {'data': 16, 'fsdp': 8, 'tensor': 4}
 
 
-def test_what_is_not_installed_or_not_known_is_refused(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_what_xla_allots_stands_beside_what_is_counted(tmp_path, monkeypatch):
+  """Eight fake CPU devices in the place of chips."""
+  monkeypatch.setattr(elsewhere, 'devices', lambda topology: jax.devices())
+  config = settings(**{'model.dtype': 'float32'})
+  config.preference_model.update({'batch_size': 8, 'length': 64})
+  config.update({'prompt_width': 32, 'answer_width': 16, 'topology': 'eight', 'platform': 'cpu',
+                 'meshes': (('micro', 2, 2, 2),)})
+  made = lower.run(config, tmp_path / 'run')['micro']
+  for numbers in made.values():
+    assert numbers['bytes']['parameters'] < numbers['compiled'] < 2 * numbers['total']
+    assert numbers['fits'] and numbers['compiling'] > 0
+  monkeypatch.setattr(elsewhere, 'devices', None)
+  assert lower.run(config, tmp_path / 'run') == {'micro': made}           # finished: nothing to compile
+
+
+def test_a_program_that_does_not_fit_has_no_bytes():
+  class Lowered:
+    def compile(self):
+      raise jax.errors.JaxRuntimeError(self.line)
+  lowered = Lowered()
+  lowered.line = 'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm'
+  assert lowering.compiled_bytes(lowered) is None
+  lowered.line = 'INTERNAL: something else'
+  with pytest.raises(jax.errors.JaxRuntimeError, match='something else'):
+    lowering.compiled_bytes(lowered)
+
+
+def test_chips_of_another_platform_are_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(elsewhere, 'devices', lambda topology: jax.devices())
+  config = ladder.get_config('smoke')
+  config.topology = 'eight'
+  with pytest.raises(ValueError, match="no chips of config.platform='tpu': set that to 'cpu'"):
+    lower.run(config, tmp_path / 'run')
+
+
+def test_what_is_not_installed_is_refused(tmp_path, monkeypatch):
   config = ladder.get_config('smoke')
   config.topology = 'v4:8x8x8'
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
