@@ -115,6 +115,7 @@ def test_prompts_that_a_model_wrote_go_into_ppo(pipeline, tmp_path):
   assert 'sort red red' in tokenizer.decode(train[None].tokens_NP[17].tolist())
 
 
+@pytest.mark.slow
 def test_pairs_of_best_answers_score_higher_under_their_judge(pipeline):
   mesh = meshes.make(data=-1)
   policy, (role, score) = build.policy(f'{pipeline.path}/policy', mesh), build.judge(

@@ -62,6 +62,7 @@ def test_the_papers_presets_run(pipeline, tmp_path, name):
   assert np.isfinite(rundir.read_metrics(tmp_path / 'run', 'score', 'loss')['loss']).all()
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_breaks_stops_the_run_and_leaves_a_good_checkpoint(pipeline, tmp_path):
   made = smoke(pipeline, 'train_ppo', optimizer__learning_rate=10.0)
   with pytest.raises(Diverged, match='config.ppo.max_update_kl=0.16; the last good checkpoint is kept: '

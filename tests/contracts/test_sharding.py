@@ -5,8 +5,9 @@ import pytest
 from rlhf_jax.core import mesh as meshes
 from tests.contracts import tiny
 
-MESHES = {'data=2 fsdp=2 tensor=2': (2, 2, 2), 'data=8': (8, 1, 1)}
-meshes_of_eight = pytest.mark.parametrize('sizes', MESHES.values(), ids=MESHES)
+meshes_of_eight = pytest.mark.parametrize('sizes', [
+  pytest.param((2, 2, 2), id='data=2 fsdp=2 tensor=2'),
+  pytest.param((8, 1, 1), id='data=8', marks=pytest.mark.slow)])
 
 
 def two_steps(run):

@@ -27,16 +27,16 @@ def read(shared):
 @pytest.mark.parametrize('shared', [False, True])
 def test_log_probs_and_values_of_the_state_before_each_token(shared):
   logp_BT, value_BT = jax.jit(read(shared))(params(shared), TOKENS, VALID)
-  np.testing.assert_allclose(logp_BT, logp.token_logp(MODEL, POLICY, TOKENS, VALID, **OPTIONS),
-                             atol=1e-6)
-  after_BT = CRITIC.apply({'body': POLICY, 'head': VALUE['head']} if shared else VALUE, TOKENS, VALID)
+  alone = jax.jit(lambda params: logp.token_logp(MODEL, params, TOKENS, VALID, **OPTIONS))
+  np.testing.assert_allclose(logp_BT, alone(POLICY), atol=1e-6)
+  after_BT = jax.jit(CRITIC.apply)({'body': POLICY, 'head': VALUE['head']} if shared else VALUE, TOKENS, VALID)
   np.testing.assert_allclose(value_BT[1, 3:], after_BT[1, 2:-1], atol=1e-6)
   np.testing.assert_allclose(value_BT[2, 3:6], after_BT[2, 2:5], atol=1e-6)
   assert not value_BT[:, :3].any() and float(jnp.abs(value_BT[1]).sum()) > 0.1
 
 
 def test_nothing_stands_before_the_first_token():
-  _, value_BT = actor_critic.separate(MODEL, CRITIC)(params(False), TOKENS, VALID)
+  _, value_BT = jax.jit(actor_critic.separate(MODEL, CRITIC))(params(False), TOKENS, VALID)
   first_B = jnp.argmax(VALID, axis=1)
   assert not value_BT[jnp.arange(3), first_B].any()
   assert value_BT[jnp.arange(3), first_B + 1].all()
@@ -44,7 +44,7 @@ def test_nothing_stands_before_the_first_token():
 
 @pytest.mark.parametrize('shared', [False, True])
 def test_a_value_loss_reaches_the_policys_body_only_where_it_is_shared(shared):
-  grads = jax.grad(lambda p: read(shared)(p, TOKENS, VALID)[1].sum())(params(shared))
+  grads = jax.jit(jax.grad(lambda p: read(shared)(p, TOKENS, VALID)[1].sum()))(params(shared))
   moved = float(jnp.abs(grads['policy']['layers']['up']).sum())
   assert (moved > 1e-3) == shared
   assert float(jnp.abs(jax.tree.leaves(grads['value'])[-1]).sum()) > 1e-3

@@ -32,6 +32,7 @@ def test_values_and_gradients(shape, time, branches):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), made, expected)
 
 
+@pytest.mark.slow
 def test_a_model_with_shared_heads(tiny, text):
   """Two heads of queries to one of keys; two rows do not divide over three devices and stay whole."""
   config = dataclasses.replace(tiny.config, kv_heads=1)
