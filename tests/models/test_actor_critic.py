@@ -29,7 +29,8 @@ def test_log_probs_and_values_of_the_state_before_each_token(shared):
   logp_BT, value_BT = jax.jit(read(shared))(params(shared), TOKENS, VALID)
   alone = jax.jit(lambda params: logp.token_logp(MODEL, params, TOKENS, VALID, **OPTIONS))
   np.testing.assert_allclose(logp_BT, alone(POLICY), atol=1e-6)
-  after_BT = jax.jit(CRITIC.apply)({'body': POLICY, 'head': VALUE['head']} if shared else VALUE, TOKENS, VALID)
+  critic = {'body': POLICY, 'head': VALUE['head']} if shared else VALUE
+  after_BT = jax.jit(CRITIC.apply)(critic, TOKENS, VALID)
   np.testing.assert_allclose(value_BT[1, 3:], after_BT[1, 2:-1], atol=1e-6)
   np.testing.assert_allclose(value_BT[2, 3:6], after_BT[2, 2:5], atol=1e-6)
   assert not value_BT[:, :3].any() and float(jnp.abs(value_BT[1]).sum()) > 0.1
