@@ -1135,7 +1135,7 @@ MUTANTS = [
     Mutant(TRANSFORMER, 'jax.tree.map(lambda x: align.take_columns(x, at_BN), angle)',
            'jax.tree.map(lambda x: align.take_columns(x, 0 * at_BN), angle)',
            TEST_TRANSFORMER + 'columns_alone_are_those_of_the_whole'),
-    Mutant(TRANSFORMER, '_columns(x_ND, batch, at_BN)', '_columns(x_ND, batch, 0 * at_BN)',
+    Mutant(TRANSFORMER, '_columns(x_ND, batch, at_BN).', '_columns(x_ND, batch, 0 * at_BN).',
            TEST_TRANSFORMER + 'columns_alone_are_those_of_the_whole'),
     Mutant(TRANSFORMER, '[*kept, kept_last]', '[kept_last, *kept]',
            TEST_TRANSFORMER + 'a_prompt_is_read_alike_whether_layers_are_written_out'),
