@@ -34,7 +34,7 @@ from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec, step
 from rlhf_jax.core.types import PreferenceBatch
 from rlhf_jax.models import decode, heads
-from rlhf_jax.run import build
+from rlhf_jax.run import build, lowering
 from rlhf_jax.run.clock import Stopwatch
 
 ON_CPU = jax.default_backend() == 'cpu'
@@ -109,10 +109,7 @@ def compiled(function, *args, donate=()):
   """(the program, seconds to compile it, GiB that it needs)."""
   began = time.perf_counter()
   program = jax.jit(function, donate_argnums=donate).lower(*args).compile()
-  memory = program.memory_analysis()
-  needed = (memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes) if memory else float('nan')
-  return program, time.perf_counter() - began, needed / 2**30
+  return program, time.perf_counter() - began, lowering.allotted(program) / 2**30
 
 
 def seconds_of(run, repeats):

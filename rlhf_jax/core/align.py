@@ -21,6 +21,13 @@ def has_previous(valid_BT, segment_BT=None):
   return (before_BT >= 0) & (take_columns(segment_BT, before_BT) == segment_BT)
 
 
+def placed(x_BS, counts_BT):
+  """x_BS, also of more axes, as the last S columns of [B, T]; 0 before and where nothing counts."""
+  start, axes = counts_BT.shape[1] - x_BS.shape[1], x_BS.ndim - 2
+  x_BT = jnp.pad(x_BS, ((0, 0), (start, 0)) + ((0, 0),) * axes)
+  return jnp.where(counts_BT.reshape(counts_BT.shape + (1,) * axes), x_BT, 0)
+
+
 def end(valid_BT):
   """The last valid column of each row, 0 where there is none."""
   return jnp.max(jnp.where(valid_BT > 0, jnp.arange(valid_BT.shape[1])[None], 0), axis=1)

@@ -5,8 +5,6 @@ readers are (params, tokens_BT, valid_BT) -> (logp_BT of each token, value_BT of
 0 where nothing stands before it and before column `start`. temperature, start and blocks as in
 `models.logp.token_logp`.
 """
-import jax.numpy as jnp
-
 from rlhf_jax.core import align
 from rlhf_jax.models import heads, logp
 
@@ -16,7 +14,7 @@ def separate(policy, critic, start=0, **options):
   def read(params, tokens_BT, valid_BT):
     logp_BT = logp.token_logp(policy, params['policy'], tokens_BT, valid_BT, start=start, **options)
     value_BS = logp.hidden_before(critic, params['value'], tokens_BT, valid_BT, start=start)
-    return logp_BT, _where_preceded(value_BS, valid_BT)
+    return logp_BT, align.placed(value_BS, align.has_previous(valid_BT))
   return read
 
 
@@ -25,11 +23,6 @@ def shared(policy, start=0, **options):
   def read(params, tokens_BT, valid_BT):
     hidden_BSD = logp.hidden_before(policy, params['policy'], tokens_BT, valid_BT, start=start)
     logp_BT = logp.of_hidden(policy, params['policy'], hidden_BSD, tokens_BT, valid_BT, **options)
-    return logp_BT, _where_preceded(heads.read(params['value'], hidden_BSD), valid_BT)
+    value_BS = heads.read(params['value'], hidden_BSD)
+    return logp_BT, align.placed(value_BS, align.has_previous(valid_BT))
   return read
-
-
-def _where_preceded(value_BS, valid_BT):
-  """The values of the last columns as value_BT."""
-  value_BT = jnp.pad(value_BS, ((0, 0), (valid_BT.shape[1] - value_BS.shape[1], 0)))
-  return jnp.where(align.has_previous(valid_BT), value_BT, 0)

@@ -27,8 +27,7 @@ def attention(mesh, implementation='cudnn'):
     size = q_BTHK.shape[-1]
     if q_BTHK.dtype not in _TYPES or size > _LARGEST or size % _MULTIPLE:
       return plain.attention(q_BTHK, k_BTGK, v_BTGK, group_BT, branch_BT)
-    texts = [group_BT] if branch_BT is None else [group_BT, branch_BT]
-    return local(q_BTHK, k_BTGK, v_BTGK, *texts)
+    return local(q_BTHK, k_BTGK, v_BTGK, *plain.relations(group_BT, branch_BT))
   return attend
 
 

@@ -109,11 +109,7 @@ def _before(function, vocab, hidden, ids, valid_BT, segment_BT=None, blocks=None
   counts_BT = align.has_previous(valid_BT, segment_BT) & (valid_BT > 0)
   out = _everywhere(function, vocab, hidden + [x[:, start:] for x in ids],
                     counts_BT[:, start:], blocks)
-
-  def back(x):
-    x = jnp.pad(x, ((0, 0), (start, 0)) + ((0, 0),) * (x.ndim - 2))
-    return jnp.where(counts_BT.reshape(counts_BT.shape + (1,) * (x.ndim - 2)), x, 0)
-  return jax.tree.map(back, out)
+  return jax.tree.map(lambda x: align.placed(x, counts_BT), out)
 
 
 def _everywhere(function, vocab, arrays, counts_BT=None, blocks=None):

@@ -89,7 +89,9 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
           mixed = attend_columns(q, k, v, at_BN, group_BT, branch_BT)
         return mixed.reshape(qkv[0].shape)
       def some(x_ND):
-        return x_ND if at_BN is None else _columns(x_ND, batch, at_BN).reshape(-1, x_ND.shape[1])
+        if at_BN is None:
+          return x_ND
+        return align.take_columns(x_ND.reshape(batch, time, -1), at_BN).reshape(-1, x_ND.shape[1])
       x_ND = block(x_ND, layer, attend, some)
       return x_ND, kept if keep else None
 
@@ -186,13 +188,9 @@ def _widen(x, shift, room, axis):
 
 def _but_last(layers, count):
   """(all layers but the last, stacked, the last), whose gradients are joined by one copy."""
-  parts = jax.tree.map(lambda w: jax.lax.split(w, (count - 1, 1)), layers)
-  first, last = (jax.tree.map(lambda w, pair, n=n: pair[n], layers, parts) for n in range(2))
-  return first, jax.tree.map(lambda w: w[0], last)
-
-
-def _columns(x_ND, batch, at_BN):
-  return align.take_columns(x_ND.reshape(batch, -1, x_ND.shape[1]), at_BN)
+  weights, tree = jax.tree.flatten(layers)
+  first, last = zip(*(jax.lax.split(w, (count - 1, 1)) for w in weights), strict=True)
+  return tree.unflatten(first), tree.unflatten(w[0] for w in last)
 
 
 def heads(y_ND, weight_DHK):

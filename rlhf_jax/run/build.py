@@ -151,15 +151,18 @@ def trained_part(config, specs):
 def preference_loss(body, lm_weight, packed=False):
   """The Loss of preference-model training, of a PreferenceBatch or of PackedPairs: `body` and a scalar
   head, read in one pass."""
+  def hidden(params, *text, at=None):
+    return body.apply(params['body'], *text, at_BN=at)
+
+  def score(params, hidden):
+    return heads.read(params['head'], hidden)
   if packed:
     return preference.make_packed_loss(
-      hidden=lambda params, *text, at: body.apply(params['body'], *text, at_BN=at),
-      score=lambda params, hidden: heads.read(params['head'], hidden),
+      hidden, score,
       token_logp=lambda params, hidden, ids: logp.of_next(body, params['body'], hidden, ids),
       lm_weight=lm_weight)
   return preference.make_loss(
-    hidden=lambda params, *text, at=None: body.apply(params['body'], *text, at_BN=at),
-    score=lambda params, hidden: heads.read(params['head'], hidden),
+    hidden, score,
     token_logp=lambda params, hidden, tokens, valid: logp.of_hidden(
       body, params['body'], align.take_columns(hidden, align.before(valid)), tokens, valid),
     lm_weight=lm_weight)

@@ -62,13 +62,20 @@ def programs(config, mesh, platform):
 
 
 def compiled_bytes(lowered):
-  """Bytes of a chip that XLA allots the program, donated arguments once; None where they do not fit."""
+  """Bytes of a chip that XLA allots the program, as of `allotted`; None where they do not fit."""
   try:
-    memory = lowered.compile().memory_analysis()
+    return allotted(lowered.compile())
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     return None
+
+
+def allotted(compiled):
+  """Bytes of a device that a compiled program needs, donated ones once; nan where XLA does not tell."""
+  memory = compiled.memory_analysis()
+  if not memory:
+    return float('nan')
   return (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
           + memory.temp_size_in_bytes)
 

@@ -24,10 +24,7 @@ def settings(**change):
   made.preference_model.update({'batch_size': 4, 'length': 1024, 'lm_weight': 0.0})
   made.ppo.update({'batch_size': 16, 'minibatches': 1, 'samples': 160})
   made.update({'prompt_width': 896, 'answer_width': 128})
-  with made.unlocked():
-    for path, value in change.items():
-      part, _, key = path.partition('.')
-      made[part][key] = value
+  made.update_from_flattened_dict(change)
   return made
 
 
