@@ -31,8 +31,10 @@ class Model(NamedTuple):
            more columns).
   decode:  (params, token_B, cache) -> (hidden_BD, cache).
   ready:   params -> the same as `decode` and `unembed` read them quickest, made once before a loop.
-  widen:   (cache, room, column) -> the cache with room more columns, its own before `column`, modulo
-           the new width: each row has place for `room` tokens, wherever it starts; None: as it stands.
+  widen:   (cache, room) -> the cache with room more columns.
+
+  A cache is a tree whose arrays lead with rows; scalars are shared by all of them. What `prefill` made
+  of a prompt may take the place of a row: it is put over the first columns of that row's arrays.
   """
   spec: PyTree
   apply: Callable

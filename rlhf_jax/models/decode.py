@@ -15,7 +15,7 @@ from rlhf_jax.core import align
 from rlhf_jax.models import logp
 
 LEAST_ROWS = 2             # of a block; fewer are not worth a loop of their own
-SEATED = 8                 # slots are seated anew when one in 8 has ended
+SEATED = 16                # slots are seated anew when one in 16 has ended
 PART = 128                 # token probabilities summed before the draw among the sums
 SHARES = 4, 16             # ended slots are left behind when a 4th is unfinished, and when a 16th is
 READ = 2**13               # tokens of prompts read at a time: what lies between layers fits the caches
@@ -64,17 +64,15 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
   room = -(-max_new_tokens // 4) if by_quarters else max_new_tokens
   stops = [f for f in (seats // share for share in SHARES) if f >= LEAST_ROWS] + [0]
   read = read_prompts(model, params, prompt_BP, prompt_valid_BP, blocks)
-  jax.eval_shape(partial(model.widen, room=max_new_tokens, column=width), read[1])  # whether all fits
+  jax.eval_shape(partial(model.widen, room=max_new_tokens), read[1])                # whether all fits
   params = model.ready(params)
   noise_RN = jax.vmap(lambda n: noise(jax.random.fold_in(key, n), jnp.arange(rows)), out_axes=1)(
     jnp.arange(max_new_tokens))
 
-  def begin(row_GB, hidden_cache, column=None):
-    """Slots for these rows of each block, from what was read of their prompts; column: of `widen`."""
-    hidden_BD, cache = hidden_cache
+  def begin(row_GB, hidden_cache):
+    """Slots for these rows of each block, from what was read of their prompts."""
     row_B = (row_GB + each * jnp.arange(blocks)[:, None]).reshape(-1)
-    return _Slots(row_B, jnp.zeros_like(row_B), jnp.zeros(row_B.shape, bool), hidden_BD,
-                  model.widen(cache, room, column))
+    return _Slots(row_B, jnp.zeros_like(row_B), jnp.zeros(row_B.shape, bool), *hidden_cache)
 
   def step(carry):
     """One token in every slot."""
@@ -92,12 +90,12 @@ def generate(model, params, prompt_BP, prompt_valid_BP, key, *, max_new_tokens, 
   out = {'tokens': jnp.full((rows, max_new_tokens), pad_id, jnp.int32),
          'mask': jnp.zeros((rows, max_new_tokens)), 'logp': jnp.zeros((rows, max_new_tokens))}
   first = jax.tree.map(lambda x: _first(x, blocks, samples, seats) if x.ndim else x, read)
-  carry = out, begin(jnp.broadcast_to(jnp.arange(seats), (blocks, seats)), first)
+  begun = begin(jnp.broadcast_to(jnp.arange(seats), (blocks, seats)), first)
+  carry = out, begun.replace(cache=model.widen(begun.cache, room))
   if seats < each:
     carry = _seat_all(step, begin, carry, read, blocks, each, samples)
   for end in range(room, max_new_tokens, room):
-    carry = _widened(step, model.widen, carry, blocks, stops[0], width + end,
-                     min(room, max_new_tokens - end))
+    carry = _widened(step, model.widen, carry, blocks, stops[0], end, min(room, max_new_tokens - end))
   for kept in stops:
     carry = _leave_behind(step, carry, blocks, kept)
   prompt_BP = jnp.repeat(prompt_BP.astype(jnp.int32), samples, axis=0)
@@ -141,7 +139,7 @@ def _seat_all(step, begin, carry, read, blocks, each, samples):
     slot_GF = jnp.argsort(~ended_GB, axis=1)[:, :few]
     row_GF = waiting_G[:, None] + jnp.arange(few)[None]
     free_GF = jnp.take_along_axis(ended_GB, slot_GF, axis=1) & (row_GF < each)
-    new = begin(row_GF, _take(read, row_GF // samples), s.cache.column)
+    new = begin(row_GF, _take(read, row_GF // samples))
     return waiting_G + free_GF.sum(axis=1), (out, _put(s, jnp.where(free_GF, slot_GF, seats), new))
 
   return jax.lax.while_loop(lambda carry: _in_any_run((carry[0] < each).any()), seat,
@@ -149,11 +147,12 @@ def _seat_all(step, begin, carry, read, blocks, each, samples):
 
 
 def _widened(step, widen, carry, blocks, kept, full, room):
-  """Goes on until the cache is full or `kept` slots are unfinished; then it has `room` more columns."""
+  """Goes on until the cache holds `full` tokens of answers or `kept` slots are unfinished; then it has
+  `room` more columns."""
   def fits(carry):
     return (carry[1].cache.column < full) & _more(carry, blocks, kept)
   out, s = jax.lax.while_loop(fits, step, carry)
-  return out, s.replace(cache=widen(s.cache, room, None))
+  return out, s.replace(cache=widen(s.cache, room))
 
 
 def _leave_behind(step, carry, blocks, kept):
@@ -182,10 +181,12 @@ def _take(tree, at_GF):
 
 
 def _put(tree, at_GF, new):
-  """The tree with the rows of `new` at places at_GF of each block, but for those out of range."""
+  """The tree with the rows of `new` at places at_GF of each block, but for those out of range. Where
+  they are narrower they are put over the first columns."""
   def put(x, y):
     parts, new = (z.reshape(at_GF.shape[0], -1, *z.shape[1:]) for z in (x, y))
-    made = jax.vmap(lambda part, at, new: part.at[at].set(new, mode='drop'))(parts, at_GF, new)
+    first = tuple(map(slice, new.shape[2:]))
+    made = jax.vmap(lambda part, at, new: part.at[at, *first].set(new, mode='drop'))(parts, at_GF, new)
     return made.reshape(x.shape)
   return jax.tree.map(lambda x, y: put(x, y) if x.ndim else x, tree, new)
 
@@ -245,8 +246,7 @@ def _rereading(model):
     end_B1 = align.end(valid_BP)[:, None]
     return model.apply(params, tokens_BP, valid_BP, at_BN=end_B1)[:, 0], (tokens_BP, valid_BP)
 
-  def widen(text, room, column):
-    del column                                                         # right behind the prompts
+  def widen(text, room):
     return *(jnp.pad(x, ((0, 0), (0, room))) for x in text), jnp.int32(text[0].shape[1])
 
   def decode(params, token_B, cache):

@@ -25,13 +25,15 @@ _PADDING = jnp.iinfo(jnp.int32).min        # the attention group of padding
 
 @struct.dataclass
 class Cache:
-  """Keys and values of each layer, [B, G, T, K] for G heads of them. One array a layer: a stacked one
-  that a scan updates costs 5-10 times as much. column: the next to fill, the same in every row, modulo
-  the width T: a ring. Positions are in the keys already, so any column serves any token."""
+  """Keys and values of each layer, [B, G, T, K] for G heads of them: those of the prompt, and behind it
+  a ring of T - P columns for answers. One array a layer: a stacked one that a scan updates costs 5-10
+  times as much. column: the next of the ring, the same in every row, counted on as it goes round.
+  answered_B: the tokens of each row in it, which are the last ones. Positions are in the keys already,
+  so any column serves any token."""
   keys: tuple
   values: tuple
-  valid_BT: jax.Array
-  position_B: jax.Array
+  valid_BP: jax.Array
+  answered_B: jax.Array
   column: jax.Array
 
 
@@ -114,21 +116,17 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
 
   def prefill(params, tokens_BP, valid_BP, room):
     """Reads the prompt; the cache has `room` more columns."""
-    width = tokens_BP.shape[1]
     hidden_B1D, kept = read(params, tokens_BP, valid_BP, jnp.zeros_like(tokens_BP),
                             at_BN=align.end(valid_BP)[:, None], keep=True)
     keys, values = (tuple(x_BPGK.swapaxes(1, 2) for x_BPGK in each) for each in zip(*kept, strict=True))
-    count_B = (valid_BP > 0).sum(axis=1, dtype=jnp.int32)
-    cache = Cache(keys, values, valid_BP, count_B, jnp.int32(width))
-    return hidden_B1D[:, 0], widen(cache, room, None)
+    cache = Cache(keys, values, valid_BP, jnp.zeros(len(valid_BP), jnp.int32), jnp.int32(0))
+    return hidden_B1D[:, 0], widen(cache, room)
 
-  def widen(cache, room, column):
-    """The columns of the prompt stand before `column`, around the ring's end if need be."""
-    check_length(config, cache.valid_BT.shape[1] + room)
-    shift, column = (None, cache.column) if column is None else (column - cache.column, column)
-    wide = partial(_widen, shift=shift, room=room)
-    return Cache(*(tuple(wide(x, axis=2) for x in each) for each in (cache.keys, cache.values)),
-                 wide(cache.valid_BT, axis=1), cache.position_B, column)
+  def widen(cache, room):
+    """Not once the ring has gone round."""
+    check_length(config, cache.keys[0].shape[2] + room)
+    wide = jax.jit(lambda x_BGTK: jnp.pad(x_BGTK, ((0, 0), (0, 0), (0, room), (0, 0))))
+    return cache.replace(keys=tuple(map(wide, cache.keys)), values=tuple(map(wide, cache.values)))
 
   @jax.jit
   def decode_layer(x_BD, layer, keys_BGTK, values_BGTK, valid_BT, angle, at):
@@ -143,15 +141,20 @@ def decoder(config, pin=lambda x, *axes: x, attend_text=attention, attend_past=a
   def decode(params, token_B, cache):
     """One more token in every row, in the cache's next column. A layer is jitted: Python goes through
     one of them, however many there are and however many loops decode."""
-    at = cache.column % cache.valid_BT.shape[1]
-    valid_BT = put(cache.valid_BT, jnp.ones(token_B.shape, cache.valid_BT.dtype)[:, None], (0, at))
-    angle = _rows(params['turns'] if 'turns' in params else turns(config.context), cache.position_B)
-    x_BD, kept = embed(params, token_B, jnp.ones_like(token_B), cache.position_B), []
+    width = cache.valid_BP.shape[1]
+    room = cache.keys[0].shape[2] - width
+    age_N = (cache.column - jnp.arange(room)) % room                   # 0: the column of this token
+    answer_BN = age_N[None] <= cache.answered_B[:, None]
+    # Made once, not anew in every layer.
+    valid_BT = jax.lax.optimization_barrier(jnp.concatenate([cache.valid_BP > 0, answer_BN], axis=1))
+    position_B = (cache.valid_BP > 0).sum(axis=1, dtype=jnp.int32) + cache.answered_B
+    angle = _rows(params['turns'] if 'turns' in params else turns(config.context), position_B)
+    x_BD, kept = embed(params, token_B, jnp.ones_like(token_B), position_B), []
     for layer, *past in zip(_apart(params['layers'], config), cache.keys, cache.values, strict=True):
-      x_BD, *new = decode_layer(x_BD, layer, *past, valid_BT, angle, at)
+      x_BD, *new = decode_layer(x_BD, layer, *past, valid_BT, angle, width + cache.column % room)
       kept.append(new)
     keys, values = zip(*kept, strict=True)
-    return norm(x_BD, params, 'norm'), Cache(keys, values, valid_BT, cache.position_B + 1,
+    return norm(x_BD, params, 'norm'), Cache(keys, values, cache.valid_BP, cache.answered_B + 1,
                                              cache.column + 1)
 
   def ready(params):
@@ -177,13 +180,6 @@ def _rounded(x, dtype):
     return x
   kind = jnp.finfo(dtype)
   return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)
-
-
-@partial(jax.jit, static_argnames=('room', 'axis'))
-def _widen(x, shift, room, axis):
-  """x with `room` empty columns, all turned by `shift`; None: not at all, for a tenth of the time."""
-  x = jnp.pad(x, [(0, room if i == axis else 0) for i in range(x.ndim)])
-  return x if shift is None else jnp.roll(x, shift, axis)
 
 
 def _but_last(layers, count):
