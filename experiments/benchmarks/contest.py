@@ -5,10 +5,12 @@ so that none disturbs another and each lives in its own virtual environment. A r
 else used more than `MOST_LOAD` cores is thrown away and repeated. Only ratios within a round are
 claims: the machine's own speed drifts.
 """
+import contextlib
 import json
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -88,8 +90,9 @@ class Worker:
   def run(self):
     """One piece of work; 'load' is the number of cores that anything else used meanwhile."""
     wall, busy, own = time.monotonic(), _busy(), _of_process(self.process.pid)
-    self.process.stdin.write('run\n')
-    self.process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):                       # what has ended has no answer
+      self.process.stdin.write('run\n')
+      self.process.stdin.flush()
     said = self._answer()
     wall = time.monotonic() - wall
     own = _of_process(self.process.pid) - own
@@ -105,8 +108,10 @@ class Worker:
       if line.startswith('{'):
         return json.loads(line)
       print(f'{self.name}: {line}', end='', file=sys.stderr)
-    raise RuntimeError(f'{self.name} ended with exit code {self.process.wait()}: its own messages '
-                       'stand above')
+    code = self.process.wait()
+    sys.exit(f'{self.name} ended with exit code {code}: ' + (
+      'killed, as a rule since all contenders together need more memory than there is; name fewer of '
+      'them' if code == -signal.SIGKILL else 'its own messages stand above'))
 
 
 def ours(name, module, settings):
@@ -142,8 +147,8 @@ def rounds(workers, repeats, warm=1, label='rounds'):
       if load > MOST_LOAD:
         thrown += 1
         if thrown > MOST_REPEATS * repeats:
-          raise RuntimeError(f'other work uses {load:.2f} cores, more than {MOST_LOAD}: {thrown} '
-                             'rounds were thrown away; measure on an idle machine')
+          sys.exit(f'other work uses {load:.2f} cores, more than {MOST_LOAD}: {thrown} rounds were '
+                   'thrown away; measure on an idle machine')
         continue
       for name, result in results.items():
         said[name].append(result)

@@ -107,7 +107,7 @@ def _dot(a, b, dtype, across=0):
   with float32 copies of bfloat16 if b were turned."""
   return jax.lax.platform_dependent(
     a, b, **{name: partial(dot, dtype=dtype, across=across) for name, dot in
-             (('cpu', _wide), ('cuda', _dot_on_gpu), ('default', _narrow))})
+             (('cpu', _dot_on_cpu), ('cuda', _dot_on_gpu), ('default', _narrow))})
 
 
 def _sum(a, b, across, dtype):
@@ -124,14 +124,24 @@ def _narrow(a, b, dtype, across=0):
   return _sum(a, b, across, dtype)
 
 
+def _dot_on_cpu(a, b, dtype, across=0):
+  """Of at least 2 rows in bfloat16: of one XLA computes it with float32 copies of the weights."""
+  return _filled(_wide, 2 if a.dtype == jnp.bfloat16 else 1, a, b, dtype, across)
+
+
 def _dot_on_gpu(a, b, dtype, across=0):
-  """The same, of at least 16 rows, one tile of the matrix units: XLA leaves them aside for fewer, and
-  then reads weights at half the speed. Rows are those of all devices together."""
+  """Of at least 16 rows, one tile of the matrix units: XLA leaves them aside for fewer, and then reads
+  weights at half the speed. Rows are those of all devices together."""
+  return _filled(_narrow, _GPU_ROWS, a, b, dtype, across)
+
+
+def _filled(dot, least, a, b, dtype, across):
+  """`dot` of `least` rows where there are fewer, so that XLA takes them for a matrix."""
   rows = a.shape[0]
-  if rows >= _GPU_ROWS:
-    return _narrow(a, b, dtype, across)
-  a = jax.lax.optimization_barrier(jnp.pad(a, ((0, _GPU_ROWS - rows), (0, 0))))
-  return jax.lax.optimization_barrier(_narrow(a, b, dtype, across))[:rows]
+  if rows >= least:
+    return dot(a, b, dtype, across)
+  a = jax.lax.optimization_barrier(jnp.pad(a, ((0, least - rows), (0, 0))))
+  return jax.lax.optimization_barrier(dot(a, b, dtype, across))[:rows]
 
 
 def _outer(a_ND, b_NF):

@@ -59,6 +59,17 @@ def test_sizes_bear_the_number_of_their_parameters(name):
   assert c.mlp_width % 128 == c.width % 128 == 0
 
 
+@pytest.mark.parametrize('end, said', [
+  ('sys.exit(3)', 'TRL ended with exit code 3: its own messages stand above'),
+  ('os.kill(os.getpid(), 9)', 'TRL ended with exit code -9: killed, .* name fewer of them')])
+def test_a_contender_that_ends_is_named(end, said):
+  script = f'import os, sys; print("{{}}", flush=True); {end}'
+  worker = contest.Worker('TRL', sys.executable, ['-c', script], {})
+  worker.process.wait()
+  with pytest.raises(SystemExit, match=said):
+    worker.run()
+
+
 def test_peers_can_be_given_a_python(monkeypatch, tmp_path):
   """Nothing is installed then, and the machine's facts name it."""
   monkeypatch.setattr(contest, 'VENVS', tmp_path)

@@ -81,14 +81,19 @@ def test_a_past_in_pieces_is_the_past(time):
                              attention.attend_cache(q, k, v, valid_BT), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('rows', [3, 20])
-def test_a_product_of_few_rows_is_that_of_more(rows):
-  """Also of several runs at once."""
+@pytest.mark.parametrize('dot, dtype, rows, taken', [
+  (parts._dot_on_gpu, 'float32', 3, 16), (parts._dot_on_gpu, 'float32', 20, 20),
+  (parts._dot_on_cpu, 'bfloat16', 1, 2), (parts._dot_on_cpu, 'bfloat16', 3, 3),
+  (parts._dot_on_cpu, 'float32', 1, 1)])
+def test_a_product_of_few_rows_is_that_of_more(dot, dtype, rows, taken):
+  """Also of several runs at once. A CPU has one row of bfloat16 numbers multiplied as two."""
   rng = np.random.default_rng(2)
-  a, b = (jnp.array(rng.normal(size=shape), jnp.float32) for shape in ((2, rows, 5), (2, 5, 4)))
+  a, b = (jnp.array(rng.normal(size=shape), dtype) for shape in ((2, rows, 5), (2, 5, 4)))
+  expected = np.asarray(a, np.float64) @ np.asarray(b, np.float64)
   for across, other in ((0, b), (1, b.swapaxes(1, 2))):
-    dot = functools.partial(parts._dot_on_gpu, dtype=jnp.float32, across=across)
-    np.testing.assert_allclose(jax.jit(jax.vmap(dot))(a, other), a @ b, rtol=1e-5, atol=1e-6)
+    made = jax.jit(jax.vmap(functools.partial(dot, dtype=jnp.float32, across=across)))
+    np.testing.assert_allclose(made(a, other), expected, rtol=1e-5, atol=1e-6)
+    assert f'tensor<2x{taken}x4xf32>' in re.search('dot_general.*', made.lower(a, other).as_text())[0]
 
 
 @pytest.mark.parametrize('platform, written', [('cpu', 'f32'), ('cuda', 'bf16'), ('tpu', 'bf16')])
