@@ -5,8 +5,9 @@
 The same Llama of 10.6M parameters outside its tables as policy and reference, reward and value models
 of its size, the same prompts, numbers of tokens, passes and minibatches. Lengths are 'fixed' (no answer
 ends before the cap) or 'geometric' (mean 32, cap 128). Rates are produced tokens a second; every
-contender in every type it offers, in its fastest documented setting. Writes summary.json, table.txt and
-figure.png.
+contender in its fastest documented setting. Those in float32 take turns, and those in bfloat16: all
+together need more than 24 GiB. `--contenders` names others, who take turns with one another. Writes
+summary.json, table.txt and figure.png.
 """
 import argparse
 import json
@@ -37,6 +38,9 @@ CONTENDERS = {
   'trl bf16': ('trl', {'stored': 'bfloat16', 'autocast': False, 'attention': 'sdpa'}),
   'tunix f32': ('tunix', {'stored': 'float32'}),
   'tunix bf16': ('tunix', {'stored': 'bfloat16'})}
+DEFAULT = {               # groups that take turns, by lengths
+  'fixed': (('ours f32', 'trl f32', 'tunix f32'), ('ours bf16', 'trl bf16')),
+  'geometric': (('ours f32 packed', 'trl f32', 'tunix f32'), ('ours bf16 packed', 'trl bf16'))}
 
 
 def worker(name, work):
@@ -75,7 +79,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workdir', required=True)
   parser.add_argument('--settings', nargs='+', default=list(SETTINGS), choices=SETTINGS)
-  parser.add_argument('--contenders', nargs='+', default=list(CONTENDERS), choices=CONTENDERS)
+  parser.add_argument('--contenders', nargs='+', choices=CONTENDERS, help='in turn, instead of those')
   parser.add_argument('--repeats', type=int, default=5)
   parser.add_argument('--rows', type=int, default=32)
   parser.add_argument('--prompt-width', type=int, default=64)
@@ -87,22 +91,28 @@ def main():
   path.mkdir(parents=True, exist_ok=True)
   for setting in args.settings:
     asked = work(setting, (path / setting).absolute(), args)
-    workers = [worker(name, asked) for name in args.contenders]
-    said, thrown = contest.rounds(workers, args.repeats, warm=1, label=setting)
-    for each in workers:
-      each.close()
+    groups, facts, thrown = [], {}, 0
+    for names in [args.contenders] if args.contenders else DEFAULT[SETTINGS[setting][0]]:
+      workers = [worker(name, asked) for name in names]
+      said, again = contest.rounds(workers, args.repeats, warm=1, label=setting)
+      groups, thrown = [*groups, said], thrown + again
+      facts |= {w.name: w.facts for w in workers}
+      for each in workers:
+        each.close()
+      print(tables.text_table(rows([said])), flush=True)
     rundir.write_text(path / f'{setting}.json', json.dumps({
       'setting': setting, 'work': asked, 'machine': contest.machine(), 'thrown': thrown,
-      'facts': {w.name: w.facts for w in workers}, 'rounds': said,
+      'facts': facts, 'rounds': groups,
       'profile': profile(asked | CONTENDERS['ours f32'][1])}) + '\n')
-    print(tables.text_table(rows(said)), flush=True)
   report(path)
 
 
-def rows(said):
-  """One row a contender: produced tokens a second, seconds, and how many times ours is faster."""
+def rows(groups):
+  """One row a contender: produced tokens a second, seconds, and how many times ours is faster than it
+  in the same rounds. groups: for each, {name: what was said of each round}."""
   made = []
-  for name, results in said.items():
+  for said, name in ((group, name) for group in groups for name in group):
+    results = said[name]
     seconds = [r['seconds'] for r in results]
     made.append({
       'contender': name, 'tokens/s': round(_median(results), 1),
@@ -112,6 +122,11 @@ def rows(said):
       r = contest.ratio(said, ours, name, contest.per_second())
       made[-1][f'{ours} is faster'] = f'{r.median:.2f} [{r.low:.2f}, {r.high:.2f}]'
   return made
+
+
+def _all(result):
+  """{name: its rounds} of all groups."""
+  return {name: each for said in result['rounds'] for name, each in said.items()}
 
 
 def _median(results):
@@ -125,7 +140,7 @@ def report(path):
   text = ''
   for setting, result in found.items():
     text += f'{setting}\n{tables.text_table(rows(result["rounds"]))}\n'
-    for name, results in result['rounds'].items():
+    for name, results in _all(result).items():
       if 'split' in results[0]:
         parts = {k: np.median([r['split'][k] for r in results]) for k in results[0]['split']}
         text += f'{name}: ' + ', '.join(f'{k} {v:.2f} s' for k, v in parts.items()) + '\n'
@@ -136,9 +151,9 @@ def report(path):
   figure = matplotlib.figure.Figure(figsize=(4 * max(len(found), 1), 3), layout='constrained')
   for axes, (setting, result) in zip(figure.subplots(1, max(len(found), 1), squeeze=False)[0],
                                      found.items(), strict=True):
-    names = list(result['rounds'])
-    axes.barh(names, [_median(result['rounds'][n]) for n in names],
-              color=['C0' if n.startswith('ours') else 'C7' for n in names])
+    said = _all(result)
+    axes.barh(list(said), [_median(results) for results in said.values()],
+              color=['C0' if name.startswith('ours') else 'C7' for name in said])
     axes.invert_yaxis()
     axes.set_title(setting)
     axes.set_xlabel('produced tokens a second')

@@ -113,7 +113,9 @@ def contend(part, config, settings, args):
   wanted = args.contenders.split(',') if args.contenders else ['']
   names = [name for name in asked if any(w in name for w in wanted)]
   facts, said, thrown = {}, {}, 0
-  for group in [[name] for name in names] if args.apart else [names]:
+  # Those of a type take turns: the memory that all of both types keep is more than 24 GiB.
+  by_type = [[name for name in names if name.endswith(short)] for short in TYPES]
+  for group in [[name] for name in names] if args.apart else filter(None, by_type):
     workers = [start(name, asked[name]) for name in group]
     runs, again = ({w.name: [w.run()] for w in workers}, 0) if args.steps else contest.rounds(
       workers, args.repeats, label=part)
