@@ -132,9 +132,14 @@ def serve(work, **facts):
     print(json.dumps(work()), flush=True)
 
 
-def rounds(workers, repeats, warm=1, label='rounds'):
+def rounds(workers, repeats, warm=1, label='rounds', ahead=0):
   """({name: [what `run` said, of each round]}, number of rounds thrown away): all workers in turn,
-  `repeats` times on an idle machine."""
+  `repeats` times on an idle machine. ahead: pieces of work just before each that counts: a machine may
+  have taken back memory that lay idle while others had their turn."""
+  def counted(worker):
+    for _ in range(ahead):
+      worker.run()
+    return worker.run()
   said, thrown = {w.name: [] for w in workers}, 0
   for _ in range(warm):
     for w in workers:
@@ -142,7 +147,7 @@ def rounds(workers, repeats, warm=1, label='rounds'):
   with tqdm(total=repeats, desc=f'{label:>16}', unit='round') as bar:
     while bar.n < repeats:
       order = workers if bar.n % 2 == 0 else workers[::-1]
-      results = {w.name: w.run() for w in order}
+      results = {w.name: counted(w) for w in order}
       load = max(result['load'] for result in results.values())
       if load > MOST_LOAD:
         thrown += 1

@@ -118,7 +118,7 @@ def contend(part, config, settings, args):
   for group in [[name] for name in names] if args.apart else filter(None, by_type):
     workers = [start(name, asked[name]) for name in group]
     runs, again = ({w.name: [w.run()] for w in workers}, 0) if args.steps else contest.rounds(
-      workers, args.repeats, label=part)
+      workers, args.repeats, label=part, ahead=1)
     facts |= {w.name: w.facts for w in workers}
     said, thrown = said | runs, thrown + again
     for w in workers:
