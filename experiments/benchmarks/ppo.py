@@ -63,7 +63,7 @@ def work(setting, folder, args):
     'pad': ppo_models.SPECIAL[1],
     'prompts': str(ppo_models.prompts(folder, config, 8 * args.rows, args.prompt_width)),
     'sizes': ppo_models.peer_sizes(config), 'batch_size': args.rows, 'answer_width': args.answer_width,
-    'minibatches': args.minibatches, 'passes': passes, 'rate': 1e-6, 'ahead': AHEAD}
+    'minibatches': args.minibatches, 'passes': passes, 'rate': 1e-6}
 
 
 def profile(settings):
@@ -94,7 +94,7 @@ def main():
     groups, facts, thrown = [], {}, 0
     for names in [args.contenders] if args.contenders else DEFAULT[SETTINGS[setting][0]]:
       workers = [worker(name, asked) for name in names]
-      said, again = contest.rounds(workers, args.repeats, warm=1, label=setting)
+      said, again = contest.rounds(workers, args.repeats, label=setting, ahead=AHEAD)
       groups, thrown = [*groups, said], thrown + again
       facts |= {w.name: w.facts for w in workers}
       for each in workers:

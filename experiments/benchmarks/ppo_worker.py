@@ -131,4 +131,4 @@ if __name__ == '__main__':
     print(json.dumps(profile(asked)))
   else:
     run = iterations(asked)
-    serve(lambda: [next(run) for _ in range(asked['ahead'] + 1)][-1], jax=jax.__version__)
+    serve(lambda: next(run), jax=jax.__version__)

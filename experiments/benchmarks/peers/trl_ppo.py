@@ -3,7 +3,6 @@
 Run in an environment of its own: `python trl_ppo.py SETTINGS`, SETTINGS being the JSON of
 `experiments.benchmarks.ppo`. Its loop is its own; a callback waits for the next line when an iteration
 has ended, so that all of it is timed: sampling, reference, values, scores, updates and its logging.
-'ahead' iterations come before each that is timed.
 """
 import json
 import os
@@ -61,9 +60,6 @@ class Wait(TrainerCallback):
     wait()
 
   def on_step_end(self, args, state, control, **others):
-    if state.global_step % (settings['ahead'] + 1):
-      started[0] = time.perf_counter()
-      return
     seconds, mask = time.perf_counter() - started[0], count['answers']
     say({'seconds': seconds, 'tokens': int(mask.sum()), 'columns': mask.shape[1]})
     wait()

@@ -87,14 +87,13 @@ with mesh:
   cluster.generate = generate
 
   def batches():
-    """Batches of prompts for each line, of which the last is timed and told of."""
+    """A batch of prompts for each line."""
     chosen = np.random.default_rng(0)
     while sys.stdin.readline():
-      for _ in range(settings['ahead'] + 1):
-        produced.clear()
-        started = time.perf_counter()
-        yield {'prompts': texts[chosen.choice(len(texts), rows, replace=False)]}
-        jax.block_until_ready(nnx.state((cluster.actor_trainer.model, cluster.critic_trainer.model)))
+      produced.clear()
+      started = time.perf_counter()
+      yield {'prompts': texts[chosen.choice(len(texts), rows, replace=False)]}
+      jax.block_until_ready(nnx.state((cluster.actor_trainer.model, cluster.critic_trainer.model)))
       say({'seconds': time.perf_counter() - started, 'tokens': int(sum(produced)),
            'columns': int(max(produced))})
 
