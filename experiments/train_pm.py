@@ -55,6 +55,7 @@ def run_group(configs, workdirs):
     return [rundir.read_summary(w) for w in workdirs]
   clock, ids = Clock(), (build.eoc_id(config, tokenizer), tokenizer.pad_id)
   data, facts = comparisons.load(config, tokenizer, world, sampler)
+  del sampler                                        # and the policy that it samples from
   harmful_N = worlds.is_harmful(world, data['train'])
   parts = meshes.batch_shards(mesh) * config.microbatches
   host, per_epoch = comparisons.source(comparisons.layout(data['train'], config, *ids), harmful_N,
@@ -82,10 +83,12 @@ def run_group(configs, workdirs):
   optimizer = build.optimizer(config, steps, specs)
   frozen = {'held': jax.tree.map(jnp.asarray, held),
             'base': base.params if config.lora.rank else None}     # else they are what is trained
+  start = build.initial_state(configs, mesh, specs, init, optimizer)
+  base = base._replace(params=None)                  # they are in the state, or frozen
   state = train(
-    configs, workdirs, *build.initial_state(configs, mesh, specs, init, optimizer),
-    step.update(loss, optimizer, config.microbatches), label='preferences', steps=steps, mesh=mesh,
-    host=host, frozen=frozen, evaluate=evaluate, show=('loss', 'accuracy'))
+    configs, workdirs, *start, step.update(loss, optimizer, config.microbatches),
+    label='preferences', steps=steps, mesh=mesh, host=host, frozen=frozen,
+    evaluate=evaluate, show=('loss', 'accuracy'))
   score = jax.jit(functools.partial(heads.last, model))
   summaries = []
   for c, w, params in zip(configs, workdirs, build.unstack(state.params, len(configs)), strict=True):

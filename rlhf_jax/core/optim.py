@@ -35,15 +35,16 @@ def schedule(steps, warmup=0.0, decay='constant', halve_every=None):
   return factor
 
 
-def adam(factor, clip=1.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, early_eps=False):
+def adam(factor, clip=1.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, early_eps=False, specs=None):
   """An optax transformation: global-norm clipping (None: off), Adam, decoupled weight decay on
   matrices, and the schedule `factor`; for a learning rate of 1, descent sign included. early_eps:
-  epsilon is added before bias correction, as TensorFlow and so both OpenAI releases do."""
+  epsilon is added before bias correction, as TensorFlow and so both OpenAI releases do. specs: the tree
+  of Spec of the parameters, by which weight decay tells a matrix from stacked vectors."""
   parts = _clip(clip)
   parts.append((_early_eps_adam if early_eps else optax.scale_by_adam)(b1=b1, b2=b2, eps=eps))
   if weight_decay:
-    parts.append(optax.add_decayed_weights(
-      weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)))
+    matrices = _each(lambda spec: len(_sides(spec)) > 1, specs)
+    parts.append(optax.add_decayed_weights(weight_decay, mask=matrices))
   return optax.chain(*parts, optax.scale_by_schedule(factor), optax.scale(-1.0))
 
 
@@ -57,8 +58,7 @@ def muon(specs, factor, clip=1.0, b2=0.99, steps=3):
   """
   return optax.chain(*_clip(clip), optax.contrib.muon(
     learning_rate=1.0, ns_steps=steps, adam_b2=b2,
-    muon_weight_dimension_numbers=jax.tree.map(_matrix, specs, is_leaf=lambda x: isinstance(x, Spec))),
-    optax.scale_by_schedule(factor))
+    muon_weight_dimension_numbers=_each(_matrix, specs)), optax.scale_by_schedule(factor))
 
 
 def _early_eps_adam(b1, b2, eps):
@@ -77,14 +77,19 @@ def _clip(norm):
   return [] if norm is None else [optax.clip_by_global_norm(norm)]
 
 
+def _each(function, specs):
+  return jax.tree.map(function, specs, is_leaf=lambda x: isinstance(x, Spec))
+
+
+def _sides(spec):
+  """The axes of a parameter of one layer, those of heads together: a matrix has two, a vector one."""
+  axes = [i for i, name in enumerate(spec.axes) if name not in ('layers', 'member')]
+  heads = tuple(i for i in axes if spec.axes[i] in ('heads', 'kv'))
+  return sorted([(i,) for i in axes if i not in heads] + [heads] * bool(heads))
+
+
 def _matrix(spec):
-  """Which axes of a parameter are the two sides of a matrix; None: Adam's."""
-  sides = [i for i, name in enumerate(spec.axes) if name not in ('layers', 'member')]
-  if 'layers' not in spec.axes or len(sides) < 2:
-    return None
-  heads = tuple(i for i in sides if spec.axes[i] in ('heads', 'kv'))
-  others = tuple(i for i in sides if i not in heads)
-  rows, columns = (others, heads) if heads else (others[:1], others[1:])
-  if not rows or not columns:                     # a bias of heads
-    return None
-  return optax.contrib.MuonDimensionNumbers(*sorted((rows, columns)))
+  """The two sides of a matrix inside the layers; None: Adam's."""
+  sides = _sides(spec)
+  inside = 'layers' in spec.axes and len(sides) == 2
+  return optax.contrib.MuonDimensionNumbers(*sides) if inside else None

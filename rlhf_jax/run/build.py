@@ -104,7 +104,7 @@ def optimizer(config, steps, specs, samples=None):
   if o.name == 'muon':
     return optim.muon(specs, factor, clip=o.clip, b2=o.b2)
   return optim.adam(factor, clip=o.clip, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay,
-                    early_eps=o.early_eps)
+                    early_eps=o.early_eps, specs=specs)
 
 
 def check_settings(config):
@@ -115,10 +115,12 @@ def check_settings(config):
   optim.schedule(1, decay=o.decay)
   if o.name not in ('adam', 'muon'):
     raise ValueError(f'config.optimizer.name={o.name!r} is unknown: use adam, muon')
-  for key in ('weight_decay', 'early_eps'):
-    if o.name == 'muon' and o[key]:
-      raise ValueError(f'config.optimizer.{key}={o[key]} is for adam only: set it to '
-                       f'{type(o[key])(0)}')
+  if o.clip == 0:
+    raise ValueError('config.optimizer.clip=0 makes every gradient 0: use a number above 0, or None '
+                     'for no clipping')
+  for key, off in (('weight_decay', 0.0), ('early_eps', False), ('eps', 1e-8)):
+    if o.name == 'muon' and o[key] != off:
+      raise ValueError(f'config.optimizer.{key}={o[key]} is for adam only: set it to {off}')
 
 
 def check(config, rows, parts, *batch_sizes):
@@ -226,8 +228,11 @@ def body_and_head(workdir, mesh):
   A preference model's run holds both, so that one goes on from another; a language model's has no
   head yet.
   """
-  config = ConfigDict(rundir.read_config(workdir))
-  if 'head' not in checkpoint.stored(workdir):
+  config, stored = ConfigDict(rundir.read_config(workdir)), checkpoint.stored(workdir)
+  if 'policy' in stored:
+    raise ValueError(f'{workdir} is a run of experiments.train_ppo: name one of pretrain_lm, '
+                     'distill_context or train_pm')
+  if 'head' not in stored:
     return role(workdir, mesh), None
   whole = role(workdir, mesh, heads.scalar)
   body = model(config, whole.tokenizer.vocab_size, mesh)
@@ -360,12 +365,14 @@ def fresh(specs, mesh, key):
 def initial_state(configs, mesh, specs, init, optimizer, extra=lambda config: {}):
   """(TrainState of one run, or of several stacked, before the first update; its shardings).
 
-  init(config, key) -> params, of `specs`; extra(config) -> what else is remembered, by name.
+  init(config, key) -> params, of `specs`; extra(config) -> what else is remembered, by name. What
+  lies on the host goes to the mesh before it is copied.
   """
   states = []
   for c in configs:
     key = jax.random.key(c.seed)
-    states.append(step.create(init(c, key), optimizer, key, c.optimizer.learning_rate, **extra(c)))
+    params = place(init(c, key), specs, mesh)
+    states.append(step.create(params, optimizer, key, c.optimizer.learning_rate, **extra(c)))
   state = stack(states)
   shardings = state_shardings(state, specs, mesh, len(configs) > 1)
   return meshes.put(state, shardings), shardings

@@ -78,15 +78,25 @@ def _line(error):
   return f'{type(error).__name__}: {error}'.splitlines()[0][:200]
 
 
+def abstract(state):
+  """The state as shapes, types and shardings, which `restore` takes too."""
+  return jax.tree.map(ocp.tree.to_shape_dtype_struct, state)
+
+
+def trained(mngr):
+  """Whether there is a checkpoint behind that of the start."""
+  return any(step > 0 for step in mngr.all_steps())
+
+
 def restore(mngr, state, latest=math.inf):
   """(state, step) of the newest checkpoint up to `latest` that verifies; (state, 0) when there is
   none. Where there are trained ones and not one of them can be read, that is an error: a run is not
   begun anew, and its metrics dropped, because of it."""
-  abstract = jax.tree.map(ocp.tree.to_shape_dtype_struct, _items(state))
+  shapes = _items(abstract(state))
   steps, last = sorted((s for s in mngr.all_steps() if s <= latest), reverse=True), None
   for step in steps:
     try:
-      found = _restore(mngr, step, abstract)
+      found = _restore(mngr, step, shapes)
     except Exception as error:
       print(f'checkpoint {step} of {mngr.directory} is damaged and passed over: {_line(error)}')
       last = last or error

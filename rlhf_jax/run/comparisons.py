@@ -37,6 +37,9 @@ def load(config, tokenizer, world, sampler, sizes=None):
   data['train'] = of_kinds(data['train'], config.kinds, world.groups)
   data['train'] = mix(data['train'], worlds.is_harmful(world, data['train']), config.harmful_share,
                       config.take)
+  if not data['train'].prompt:
+    raise ValueError('no training comparisons are left: look at config.kinds, config.half and '
+                     'config.data')
   return data, facts
 
 
@@ -52,6 +55,9 @@ def check(config):
   if config.take and 0 < config.data.comparisons < config.take:
     raise ValueError(f'config.take={config.take} of config.data.comparisons={config.data.comparisons} '
                      'training comparisons: take less, or ask for more')
+  if config.eval_pairs < config.batch_size:
+    raise ValueError(f'config.eval_pairs={config.eval_pairs} does not fill a batch of '
+                     f'config.batch_size={config.batch_size}: raise one or lower the other')
   if config.harmful_weight < 0:
     raise ValueError(f'config.harmful_weight={config.harmful_weight}: a weight is 0 or more')
 
@@ -113,7 +119,8 @@ def pair_sampler(policy, answer_width, batch_size, mesh, judge=None, best_of=1):
 
   def sampler(tokens_NP, valid_NP, seed):
     n, width = tokens_NP.shape
-    out, root, params = [], jax.random.key(seed), (policy.params, role and role.params)
+    out, root = [], jax.random.key(seed)
+    params = tuple(each and build.place(each.params, each.spec, mesh) for each in (policy, role))
     for at in tqdm(range(0, n, batch_size), desc='        sampling', unit='batch'):
       index = np.resize(np.arange(at, min(at + batch_size, n)), batch_size)   # one shape
       rows = meshes.put_batch((tokens_NP[index], valid_NP[index]), mesh)
@@ -135,7 +142,7 @@ def source(layout, harmful_N, config, seeds=(), parts=1):
 
   `config.harmful_weight` is lambda in L_helpful + lambda L_harmless of Bai et al. 2022, figure 27, for
   the pair loss; the step divides by the sum of weights, so the size of an update stays. Packed batches
-  have one of at most 8 numbers of rows in each width, all of them multiples of `parts`, and the same
+  have one of about 8 numbers of rows in each width, all of them multiples of `parts`, and the same
   for all `seeds`, whose runs are in one program.
   """
   @functools.lru_cache(maxsize=64)

@@ -24,20 +24,21 @@ from rlhf_jax.models import sizes
 from rlhf_jax.run.hooks import Diverged
 
 ERRORS = (ValueError, FileNotFoundError, FileExistsError, ConnectionError, KeyError, Diverged)
-OPTIONAL = {'clip': float, 'harmful_share': float, 'helpful_share': float, 'no_end_score': float,
-            'value_clip': float, 'answer_width': int, 'end_token_id': int, 'unroll': bool}     # or None
+OPTIONAL = {                                # or None
+  'optimizer.clip': float, 'harmful_share': float, 'helpful_share': float, 'no_end_score': float,
+  'value_clip': float, 'ppo.answer_width': int, 'end_token_id': int, 'unroll': bool}
 MEMBERS = {'widths': int, 'pack': int, 'packed': float}   # of tuples that may be empty; of others: text
 RANGES = {                                  # of keys with these last names, wherever they stand
   **dict.fromkeys(('batch_size', 'minibatches', 'microbatches', 'passes', 'samples', 'steps', 'epochs',
                    'log_every', 'eval_every', 'checkpoint_every', 'kl_horizon', 'answer_width'),
                   (1, math.inf)),
-  **dict.fromkeys(('learning_rate', 'weight_decay', 'warmup', 'warmup_samples', 'halve_samples', 'clip',
+  **dict.fromkeys(('learning_rate', 'weight_decay', 'warmup_samples', 'halve_samples', 'clip',
                    'value_clip', 'kl_coef', 'kl_target', 'kl_stop', 'max_update_kl',
                    'value_coef', 'entropy_coef', 'pretrain_coef', 'lm_weight', 'harmful_weight',
                    'documents', 'dialogues', 'comparisons', 'validation_comparisons',
                    'test_comparisons'),
                   (0, math.inf)),
-  **dict.fromkeys(('discount', 'lam', 'kl_least'), (0, 1))}
+  **dict.fromkeys(('discount', 'lam', 'kl_least', 'warmup'), (0, 1))}
 
 
 def module(path):
@@ -73,7 +74,8 @@ def _convert(key, text, old):
   except (ValueError, SyntaxError):
     value = text
   name = key.rsplit('.', 1)[-1]
-  kind, may_be_none = OPTIONAL.get(name, type(old)), name in OPTIONAL or old is None
+  optional = next((kind for end, kind in OPTIONAL.items() if f'.{key}'.endswith(f'.{end}')), None)
+  kind, may_be_none = optional or type(old), optional or old is None
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
     value = float(value)
   if kind is tuple:

@@ -2,6 +2,7 @@
 opened, and the watch over its metrics."""
 import functools
 import math
+import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -52,6 +53,9 @@ def check_settings(config):
   if p.generated and p.helpful_share is not None:
     raise ValueError(f'config.ppo.generated={p.generated} adds prompts of unknown kind to a share of '
                      f'config.ppo.helpful_share={p.helpful_share}: set one of them')
+  if named := {'helpful', 'harmful'} & {pathlib.Path(name).name for name in config.test_models}:
+    raise ValueError(f'config.test_models names a folder {min(named)}, and score_{min(named)} is the '
+                     'score of prompts of that kind: rename the folder')
   if p.temperature <= 0:
     raise ValueError(f'config.ppo.temperature={p.temperature} divides the logits: use one above 0')
   if p.samples < p.batch_size:

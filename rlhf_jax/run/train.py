@@ -77,8 +77,13 @@ def finish(workdir, summary, line):
 
 def _restore(managers, workdirs, state, shardings):
   """(state, step) of the newest checkpoint that all runs have, the metrics cut to it and `state` freed;
-  that state and 0 where they have none behind the start."""
+  that state and 0 where they have none behind the start. Two states do not fit where one just does,
+  so that of a single run is freed first."""
   parts = list(build.unstack(state, len(managers)))
+  alone = len(managers) == 1 and checkpoint.trained(managers[0])      # restored, or refused
+  if alone:
+    parts = [checkpoint.abstract(state)]
+    _free(state)
   step, positions = math.inf, ()
   while len(set(positions)) != 1:
     found = [checkpoint.restore(m, p, step) for m, p in zip(managers, parts, strict=True)]
@@ -86,11 +91,16 @@ def _restore(managers, workdirs, state, shardings):
     step = min(positions)
   for w in workdirs:
     rundir.truncate_metrics(w, step if step else -1)
-  if not step:
+  if not step and not alone:
     return state, 0
-  for leaf in jax.tree.leaves(state):                # whoever made it may hold it, and two do not fit
-    leaf.delete()
+  _free(state)
   return meshes.put(build.stack([f[0] for f in found]), shardings), step
+
+
+def _free(state):
+  """Also where whoever made it holds it."""
+  for leaf in jax.tree.leaves(state):
+    leaf.delete()
 
 
 def _each(every, last):

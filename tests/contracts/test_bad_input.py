@@ -72,6 +72,8 @@ def test_a_batch_that_does_not_divide(refused, tmp_path):
 def test_an_unknown_optimizer(refused, tmp_path):
   for setting, says in (('name=lion', "config.optimizer.name='lion' is unknown: use adam, muon"),
                         ('decay=step', "schedule 'step' is unknown"),
+                        ('clip=0', 'config.optimizer.clip=0 makes every gradient 0'),
+                        ('warmup=1000', 'config.optimizer.warmup=1000.0: use 0 to 1'),
                         ('weight_decay=0.1', 'config.optimizer.weight_decay=0.1 is for adam only')):
     line = refused('pretrain_lm:smoke', f'--workdir={tmp_path}/w', f'--config.optimizer.{setting}')
     assert says in line
@@ -178,6 +180,26 @@ def test_test_models_of_one_name(refused, pipeline, tmp_path):
                  f'--config.test_models=("{pipeline.path}/pm", "{pipeline.path}/../run/pm")')
   assert 'two preference models are named pm' in line
   assert not (tmp_path / 'w').exists()
+
+
+def test_test_models_that_are_called_as_a_kind_of_prompt(refused, pipeline, tmp_path):
+  line = refused('train_ppo:smoke', f'--workdir={tmp_path}/w', *stages(pipeline),
+                 f'--config.test_models={tmp_path}/helpful,')
+  assert 'config.test_models names a folder helpful, and score_helpful is the score of prompts' in line
+  assert not (tmp_path / 'w').exists()
+
+
+def test_a_temperature_that_divides_by_nothing(refused, pipeline, tmp_path):
+  line = refused('generate_prompts:smoke', f'--workdir={tmp_path}/w', '--config.temperature=0',
+                 f'--config.language_model={pipeline.path}/lm')
+  assert 'config.temperature=0.0 divides the logits: use one above 0' in line
+  assert not (tmp_path / 'w').exists()
+
+
+def test_no_comparisons_to_train_on(refused, pipeline, tmp_path):
+  line = refused('train_pm:smoke', f'--workdir={tmp_path}/w', f'--config.init={pipeline.path}/lm',
+                 '--config.policy=', '--config.data.comparisons=0')
+  assert 'no training comparisons are left: look at config.kinds, config.half and config.data' in line
 
 
 def test_an_unknown_half(refused, pipeline, tmp_path):

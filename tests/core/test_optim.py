@@ -38,10 +38,14 @@ def test_unknown_decay_is_one_line():
 @pytest.mark.parametrize('clip', [None, 1.0])
 def test_adam_equals_a_loop(clip):
   rng = np.random.default_rng(0)
-  params = {'matrix': rng.normal(size=(2, 3)), 'bias': rng.normal(size=3)}
+  specs = {'matrix': Spec((2, 3), ('vocab', 'embed')), 'bias': Spec((3,), ('embed',)),
+           'scales': Spec((2, 3), ('layers', 'embed')),
+           'up': Spec((2, 3, 2), ('layers', 'embed', 'mlp')),
+           'query_bias': Spec((2, 2, 4), ('layers', 'heads', 'kv'))}
+  params = {name: rng.normal(size=s.shape) for name, s in specs.items()}
   ours = jax.tree.map(jnp.float32, params)
   adam = optim.adam(optim.schedule(4, decay='linear'), clip=clip, b1=0.9, b2=0.95, eps=1e-3,
-                    weight_decay=0.1)
+                    weight_decay=0.1, specs=specs)
   state, update = adam.init(ours), jax.jit(adam.update)
   m, v = ({k: np.zeros_like(x) for k, x in params.items()} for _ in range(2))
   for t in range(4):
@@ -53,7 +57,7 @@ def test_adam_equals_a_loop(clip):
       g = g if clip is None else g / norm
       m[k], v[k] = 0.9 * m[k] + 0.1 * g, 0.95 * v[k] + 0.05 * g ** 2
       step = m[k] / (1 - 0.9 ** (t + 1)) / (np.sqrt(v[k] / (1 - 0.95 ** (t + 1))) + 1e-3)
-      step = step + 0.1 * params[k] * (k == 'matrix')          # vectors do not decay
+      step = step + 0.1 * params[k] * (k in ('matrix', 'up'))         # vectors do not decay
       np.testing.assert_allclose(direction[k], -(1 - t / 4) * step, rtol=2e-5, atol=1e-6)
       params[k] = params[k] - (1 - t / 4) * step
     ours = jax.tree.map(jnp.add, ours, direction)

@@ -52,11 +52,25 @@ def test_zero_samples_leave_the_shares():
   np.testing.assert_allclose(rates(table(warmup=0.5), 8, 800, [0, 3, 7]), [.25, 1, 1], rtol=1e-3)
 
 
-@pytest.mark.parametrize('key, value', [('weight_decay', 0.1), ('early_eps', True)])
+@pytest.mark.parametrize('key, value', [('weight_decay', 0.1), ('early_eps', True), ('eps', 1e-5)])
 def test_what_is_for_adam_only(key, value):
   made = table(name='muon', **{key: value})
   with pytest.raises(ValueError, match=f'config.optimizer.{key}={value} is for adam only: set it to '):
     build.check_settings(ConfigDict({'optimizer': made}))
+
+
+def test_what_lies_on_the_host_is_never_whole_on_one_device():
+  """Neither parameters nor their moments, as a state is made."""
+  made, whole = build.optimizer(ConfigDict({'optimizer': table(), 'batch_size': 4}), 1, None), []
+  def init(params):
+    whole.extend(x.sharding.is_fully_replicated for x in jax.tree.leaves((params, made.init(params)))
+                 if x.ndim)
+    return made.init(params)
+  build.initial_state(
+    [ConfigDict({'seed': 0, 'optimizer': table()})], mesh.make(fsdp=8),
+    {'w': spec.Spec((8, 3), ('embed', 'mlp'))}, lambda config, key: {'w': np.ones((8, 3), np.float32)},
+    made._replace(init=init))
+  assert whole == [False] * 3
 
 
 CONFIG = {'model': {'name': 'micro', 'vocab_size': 259, 'width': 16, 'heads': 2, 'unroll': False}}

@@ -76,11 +76,13 @@ def test_a_mixture_has_its_share_of_a_fixed_total():
   ({'harmful_share': 0.5}, 'config.harmful_share=0.5 of config.take=0'),
   ({'harmful_weight': -1.0}, 'a weight is 0 or more'), ({'best_of': 0}, 'config.best_of=0'),
   ({'best_of': 4, 'policy': 'runs/policy'}, 'config.judge, the preference model that chooses'),
+  ({'eval_pairs': 8}, 'config.eval_pairs=8 does not fill a batch of config.batch_size=16'),
   ({'half': 'c'}, 'use a, b')])
 def test_mixtures_that_cannot_be_are_refused(changes, line):
   with pytest.raises(ValueError, match=line):
     comparisons.check(ConfigDict({'half': '', 'harmful_share': None, 'take': 0, 'harmful_weight': 1.0,
-                                  'best_of': 1, 'policy': '', 'judge': ''} | changes))
+                                  'best_of': 1, 'policy': '', 'judge': '', 'eval_pairs': 16,
+                                  'batch_size': 16} | changes))
 
 
 def test_the_weight_of_harmful_comparisons_is_on_their_pair_loss_alone():

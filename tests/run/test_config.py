@@ -12,7 +12,8 @@ from rlhf_jax.run.hooks import Diverged
 def made():
   return ConfigDict({'main': __name__, 'seed': 0, 'rate': 0.5, 'name': 'micro', 'flag': True,
                      'widths': (50, 60), 'kinds': (), 'none': None,
-                     'ppo': {'kl_coef': 0.02, 'clip': 0.2, 'value_clip': 0.2}})
+                     'ppo': {'kl_coef': 0.02, 'clip': 0.2, 'value_clip': 0.2},
+                     'optimizer': {'clip': 1.0}})
 
 
 @pytest.mark.parametrize('key, text, value', [
@@ -20,9 +21,8 @@ def made():
   ('name', '7', '7'), ('flag', 'false', False), ('flag', 'True', True), ('widths', '(8,)', (8,)),
   ('widths', '8', (8,)), ('widths', '[8, 9]', (8, 9)), ('widths', '8,9', (8, 9)), ('widths', '()', ()),
   ('kinds', 'a', ('a',)), ('kinds', 'a, b,', ('a', 'b')), ('kinds', "('a',)", ('a',)),
-  ('none', '5', 5), ('none', 'text', 'text'), ('ppo.kl_coef', '0', 0.0), ('ppo.clip', 'None', None),
-  ('ppo.value_clip', 'None', None),
-  ('ppo.clip', '1', 1.0)])
+  ('none', '5', 5), ('none', 'text', 'text'), ('ppo.kl_coef', '0', 0.0), ('ppo.clip', '1', 1.0),
+  ('optimizer.clip', 'None', None), ('ppo.value_clip', 'None', None)])
 def test_overrides_keep_types(made, key, text, value):
   configs.override(made, key, text)
   found = dict(configs.flatten(made))[key]
@@ -32,7 +32,7 @@ def test_overrides_keep_types(made, key, text, value):
 @pytest.mark.parametrize('key, text', [('seed', '1.5'), ('seed', 'true'), ('rate', 'fast'),
                                        ('flag', '1'), ('widths', 'all'), ('rate', 'True'),
                                        ('kinds', 'None'), ('kinds', '3'), ('widths', '8,True'),
-                                       ('rate', 'None'), ('ppo.clip', 'narrow')])
+                                       ('rate', 'None'), ('ppo.clip', 'narrow'), ('ppo.clip', 'None')])
 def test_other_types_are_refused(made, key, text):
   before = made.to_dict()
   with pytest.raises(ValueError, match=f'config.{key}={text}: an? .* is wanted here'):

@@ -27,7 +27,7 @@ PM = Role(JUDGE, spec.init(JUDGE.spec, jax.random.key(1)), None, JUDGE.spec)
 def settings(p=None, rank=0, frozen_dtype='', **changes):
   """A config with these changes of its section `ppo`."""
   made = ConfigDict({'ppo': p or presets.ppo(), 'lora': presets.lora(), 'frozen_dtype': frozen_dtype,
-                     'microbatches': 1})
+                     'test_models': (), 'microbatches': 1})
   made.ppo.update(changes)
   made.lora.rank = rank
   return made

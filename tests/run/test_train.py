@@ -129,15 +129,20 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_nothing_else(tmp_path, caps
     assert checkpoint.restore(manager, go([config()], [a]), latest=4)[1] == 4      # written anew
 
 
-def test_what_a_resumed_run_does_not_start_from_is_freed(tmp_path):
-  """Else the memory of a run near the limit would not do for going on with it."""
+def test_what_a_resumed_run_does_not_start_from_is_freed(tmp_path, monkeypatch):
+  """Before the other is read, else the memory of a run near the limit would not do for going on."""
   made, devices = config(), mesh.make(data=-1)
   go([made], [tmp_path / 'a'], steps=2)
   state, shardings = build.initial_state([made], devices, SPECS, lambda c, key: {
     'w': jnp.ones(3)}, OPTIMIZER, lambda c: {'kl_coef': 0.0})
+  freed, restore = [], checkpoint.restore
+  def watched(*args):
+    freed.append(all(leaf.is_deleted() for leaf in jax.tree.leaves(state)))
+    return restore(*args)
+  monkeypatch.setattr(checkpoint, 'restore', watched)
   train([made], [tmp_path / 'a'], state, shardings, step.update(loss, OPTIMIZER), label='toy', steps=2,
         mesh=devices, host=points, frozen={'scale': jnp.float32(1.0)})
-  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+  assert freed == [True]
 
 
 def poisoned(at):
