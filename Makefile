@@ -6,7 +6,8 @@ WORKDIR ?= runs/quickstart
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # Two processes that share the tests file by file: half of their time is compiling, on one core each.
 PARALLEL ?= -n 2 --dist loadfile
-BENCH ?= runs/bench
+# A folder a commit: rounds of different code are not put together.
+BENCH ?= runs/bench/$(shell git describe --always --dirty)
 
 .PHONY: quickstart test test-all mutants lint venv bench elsewhere
 
@@ -35,10 +36,12 @@ elsewhere: .venv-elsewhere/.done
 	.venv-elsewhere/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,tpu,gpu]'
 	touch $@
 
-# Ours against others on this machine, which must have nothing else to do. The others' environments are made
-# in .venv-bench by the first benchmark that wants them.
+# Ours against others on this machine, which must have nothing else to do: two hours and more. The others'
+# environments are made in .venv-bench by the first benchmark that wants them (four, some GB each); torch
+# compiles with a C++ compiler, and contenders in turn take up to 24 GiB.
 bench: quickstart
 	$(BIN)/python -m experiments.benchmarks.generation --workdir=$(BENCH)/generation
+	$(BIN)/python -m experiments.benchmarks.generation --workdir=$(BENCH)/generation --dtype bfloat16
 	$(BIN)/python -m experiments.benchmarks.preference --workdir=$(BENCH)/preference
 	$(BIN)/python -m experiments.benchmarks.ppo --workdir=$(BENCH)/ppo
 	$(BIN)/python -m experiments.benchmarks.vectorised --workdir=$(BENCH)/vectorised

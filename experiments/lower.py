@@ -50,6 +50,8 @@ def run(config, workdir):
 
 def laid_out(config):
   """{rung: its mesh}, of the chips of `config.topology` or of none."""
+  if not config.meshes or any(len(each) != 4 for each in config.meshes):
+    raise ValueError(f'config.meshes={config.meshes}: name for each rung (rung, data, fsdp, tensor)')
   if not config.topology:
     return {rung: meshes.abstract(*sizes) for rung, *sizes in config.meshes}
   devices = elsewhere.devices(config.topology)

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rlhf_jax.core import environment as environments
+from rlhf_jax.run.config import reported
 
 MOST_LOAD = 0.2                 # cores used by anything but the contender
 MOST_REPEATS = 4                # rounds thrown away for each that counts, before giving up
@@ -63,6 +65,9 @@ def environment(name):
   """The Python of a peer's virtual environment, which is made when it is not there; where the variable
   RLHF_PEER_PYTHON names one that has the libraries of all peers, that."""
   if given := os.environ.get('RLHF_PEER_PYTHON'):
+    if shutil.which(given) is None:
+      sys.exit(f'RLHF_PEER_PYTHON={given} is no program: name the Python that has the libraries of all '
+               'peers')
     return given
   folder = VENVS / name
   python, done = folder / 'bin' / 'python', folder / 'installed.txt'
@@ -70,8 +75,9 @@ def environment(name):
   if not done.exists() or done.read_text() != wanted:
     print(f'{name}: installing {", ".join(PEERS[name])} into {folder}', flush=True)
     subprocess.run([sys.executable, '-m', 'venv', '--clear', folder], check=True)
-    subprocess.run([python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check',
-                    *PEERS[name]], check=True)
+    if subprocess.run([python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check',
+                       *PEERS[name]]).returncode:
+      sys.exit(f'{name}: its libraries could not be installed into {folder}, see above')
     done.write_text(wanted)
   return str(python)
 
@@ -124,6 +130,11 @@ def peer(name, environment_name, script, settings):
   return Worker(name, environment(environment_name), [str(SCRIPTS / script)], settings)
 
 
+def command(main):
+  """main() from the command line: what its user can mend is one line."""
+  reported(lambda argv: main(), [])
+
+
 def serve(work, **facts):
   """The other side: says `facts`, then answers each line of standard input by `work()`, a dictionary
   with at least 'seconds'. Scripts in `peers/` carry these lines too: they cannot import this file."""
@@ -132,18 +143,14 @@ def serve(work, **facts):
     print(json.dumps(work()), flush=True)
 
 
-def rounds(workers, repeats, warm=1, label='rounds', ahead=0):
+def rounds(workers, repeats, label='rounds'):
   """({name: [what `run` said, of each round]}, number of rounds thrown away): all workers in turn,
-  `repeats` times on an idle machine. ahead: pieces of work just before each that counts: a machine may
-  have taken back memory that lay idle while others had their turn."""
+  `repeats` times on an idle machine. Just before each piece of work that counts comes one that does
+  not: the first compiles, and memory that lay idle while others had their turn may be gone."""
   def counted(worker):
-    for _ in range(ahead):
-      worker.run()
+    worker.run()
     return worker.run()
   said, thrown = {w.name: [] for w in workers}, 0
-  for _ in range(warm):
-    for w in workers:
-      w.run()
   with tqdm(total=repeats, desc=f'{label:>16}', unit='round') as bar:
     while bar.n < repeats:
       order = workers if bar.n % 2 == 0 else workers[::-1]

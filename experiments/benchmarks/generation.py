@@ -54,7 +54,7 @@ def main():
   parser.add_argument('--cases', nargs='+', default=CASES, choices=CASES)
   peers = ('torch', 'tunix') if ON_CPU else ('torch',)
   parser.add_argument('--peers', nargs='+', default=peers, choices=peers)
-  parser.add_argument('--settings', nargs='+', help='of the peers, default: all of them')
+  parser.add_argument('--settings', nargs='+', help='of the peers, as "dynamic float32 32"; all')
   parser.add_argument('--repeats', type=int, default=5)
   parser.add_argument('--dtype', default='float32' if ON_CPU else 'bfloat16', choices=PRECISIONS,
                       help='of our products')
@@ -70,9 +70,13 @@ def main():
   if results['machine'] != here:
     parser.error(f'{file} was measured on {results["machine"]} and this is {here}: name another '
                  '--workdir')
+  known = {setting for case in args.cases if case != 'mixed' for name in peers
+           for setting in candidates(case, name)}
+  if unknown := set(args.settings or ()) - known:
+    parser.error(f'--settings {min(unknown)!r} is none of {", ".join(sorted(known))}')
   folder = weights(args.workdir / f'weights_{args.size}', config)
   for case in args.cases:
-    for name in args.peers if case != 'mixed' else ['equal']:
+    for name in (p for p in args.peers if chosen(case, p, args)) if case != 'mixed' else ['equal']:
       result = results.setdefault(f'{case}, {name}, {args.dtype}',
                                   {'rounds': {}, 'scouted': {}, 'thrown': 0})
       (mixed if case == 'mixed' else measure)(result, case, name, folder, args)
@@ -94,8 +98,16 @@ def candidates(case, name):
               'tunix': [('greedy', 'float32'), ('sampled', 'float32')]}[name]
   if not ON_CPU:                                           # where `generate` compiles what is static
     variants = [('dynamic', 'bfloat16'), ('static', 'bfloat16')]
+  if case == 'queue':                                      # lengths of what is not sampled are others
+    variants = [each for each in variants if each[0] != 'greedy']
   return {f'{variant} {precision} {batch}': {'variant': variant, 'dtype': precision, 'batch': batch}
           for variant, precision in variants for batch in batches}
+
+
+def chosen(case, name, args):
+  """Those of `candidates` that `--settings` names."""
+  return {setting: each for setting, each in candidates(case, name).items()
+          if args.settings is None or setting in args.settings}
 
 
 def work(case, folder, args):
@@ -111,8 +123,7 @@ def work(case, folder, args):
 def measure(result, case, name, folder, args):
   """Adds the rounds of one case against one peer to `result`."""
   told = work(case, folder, args)
-  options = {setting: each for setting, each in candidates(case, name).items()
-             if args.settings is None or setting in args.settings}
+  options = chosen(case, name, args)
   mine = contest.ours('ours', 'generation', told)
   first, best = mine.facts['logits'], None
   for setting, each in options.items():
@@ -209,19 +220,13 @@ def roofline(config, batch, args):
                              for p in limits.step_products(config, batch))
 
 
-def _parts(key):
-  """(case, peer, type of our products); files older than the choice have float32."""
-  case, name, *dtype = key.split(', ')
-  return case, name, *(dtype or ['float32'])
-
-
 def table(results):
   """One row a case and peer."""
   rows, new = [], results['machine']['new']
   for key, result in results.items():
     if 'rounds' not in result:
       continue
-    (case, name, dtype), other = _parts(key), result['against']
+    (case, name, dtype), other = key.split(', '), result['against']
     said = {n: result['rounds'][n] for n in ('ours', other)}
     speed = {n: float(np.median([r['tokens'] / r['seconds'] for r in each]))
              for n, each in said.items()}
@@ -242,7 +247,7 @@ def draw(results, file):
   speed = {}
   for key, result in results.items():
     if key.startswith('fixed') and 'rounds' in result:
-      case, name, dtype = _parts(key)
+      case, name, dtype = key.split(', ')
       for n, said in result['rounds'].items():
         points = speed.setdefault(f'ours, {dtype}' if n == 'ours' else name, {})
         points[int(case.removeprefix('fixed-'))] = np.median([r['tokens'] / r['seconds'] for r in said])
@@ -265,4 +270,4 @@ if __name__ == '__main__':
   if sys.argv[-1].startswith('{'):
     serve(json.loads(sys.argv[-1]))
   else:
-    main()
+    contest.command(main)

@@ -33,12 +33,13 @@ from rlhf_jax.analysis import tables
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import optim, rundir, spec, step
 from rlhf_jax.core.types import PreferenceBatch
-from rlhf_jax.models import decode, heads
+from rlhf_jax.models import decode, heads, sizes
 from rlhf_jax.run import build, lowering
 from rlhf_jax.run.clock import Stopwatch
 
 ON_CPU = jax.default_backend() == 'cpu'
 DTYPE, SQUARE = ('float32', 2048) if ON_CPU else ('bfloat16', 8192)
+REMAT = {'False': False, 'dots': 'dots', 'True': True}
 NEVER = -1                                                # no token's number: answers do not end
 
 
@@ -47,12 +48,13 @@ def main():
   parser.add_argument('--workdir', required=True, type=pathlib.Path)
   parser.add_argument('--parts', nargs='+', default=('train', 'decode', 'ppo'),
                       choices=('train', 'decode', 'ppo'))
-  parser.add_argument('--sizes', nargs='+',
+  parser.add_argument('--sizes', nargs='+', choices=sizes.NAMES,
                       default=('micro', 'mini', 'tiny', 'small') if ON_CPU else ('810M', '2.7B'))
   parser.add_argument('--vocab', type=int, default=512 if ON_CPU else 2**16)
   parser.add_argument('--pairs', type=int, default=8, help='train: in a batch')
   parser.add_argument('--length', type=int, default=128 if ON_CPU else 1024, help='train: of a text')
-  parser.add_argument('--remat', nargs='+', default=('False',) if ON_CPU else ('False', 'dots', 'True'))
+  parser.add_argument('--remat', nargs='+', choices=REMAT,
+                      default=('False',) if ON_CPU else tuple(REMAT))
   parser.add_argument('--rows', nargs='+', type=int, default=(1, 4, 16, 64, 256), help='decode')
   parser.add_argument('--prompt', type=int, default=64 if ON_CPU else 256)
   parser.add_argument('--new', type=int, default=128)
@@ -101,7 +103,7 @@ def config(name, vocab, remat='False'):
   """As `experiments.train_pm` has it, of this size."""
   made = ConfigDict({'model': presets.model(name, vocab)})
   made.model.update({'dtype': DTYPE, 'unroll': ON_CPU})
-  made.model.remat = {'False': False, 'True': True}.get(remat, remat)
+  made.model.remat = REMAT[remat]
   return made
 
 
@@ -219,4 +221,4 @@ def draw(rows, file):
 
 
 if __name__ == '__main__':
-  main()
+  contest.command(main)

@@ -6,26 +6,23 @@ The same Llama of 10.6M parameters outside its tables as policy and reference, r
 of its size, the same prompts, numbers of tokens, passes and minibatches. Lengths are 'fixed' (no answer
 ends before the cap) or 'geometric' (mean 32, cap 128). Rates are produced tokens a second; every
 contender in its fastest documented setting. Those in float32 take turns, and those in bfloat16: all
-together need more than 24 GiB. `--contenders` names others, who take turns with one another. Writes
-summary.json, table.txt and figure.png.
+together need more than 24 GiB. `--contenders` names others, who take turns with one another, and are
+added to what the workdir has. Writes summary.json, table.txt and figure.png.
 """
 import argparse
 import json
 import pathlib
-import subprocess
-import sys
 
 import matplotlib.figure
 import numpy as np
 
 from experiments.benchmarks import contest, ppo_models
 from rlhf_jax.analysis import tables
-from rlhf_jax.core import rundir
+from rlhf_jax.core import rundir, step
 
 SETTINGS = {                      # lengths, passes
   'fixed': ('fixed', 1), 'geometric': ('geometric', 1), 'four-passes': ('fixed', 4)}
 MEAN = 32
-AHEAD = 1          # iterations before each that is timed: memory that lay idle is slow at first
 SHARES = (0.5, 0.5625, 0.625, 0.6875)
 CONTENDERS = {
   'ours f32': ('ours', {'dtype': 'float32', 'packed': ()}),
@@ -66,15 +63,6 @@ def work(setting, folder, args):
     'minibatches': args.minibatches, 'passes': passes, 'rate': 1e-6}
 
 
-def profile(settings):
-  """Seconds of the parts of ours that are one program in an iteration, each alone."""
-  asked = json.dumps(settings | {'profile': True})
-  done = subprocess.run(
-    [sys.executable, '-m', 'experiments.benchmarks.ppo_worker', asked],
-    cwd=contest.ROOT, check=True, stdout=subprocess.PIPE, text=True)
-  return json.loads(done.stdout.splitlines()[-1])
-
-
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workdir', required=True)
@@ -87,23 +75,27 @@ def main():
   parser.add_argument('--minibatches', type=int, default=1)
   parser.add_argument('--tiny', action='store_true', help='a model of no size, to see that all run')
   args = parser.parse_args()
+  step.check_parts(args.rows, args.minibatches)
   path = pathlib.Path(args.workdir)
   path.mkdir(parents=True, exist_ok=True)
   for setting in args.settings:
-    asked = work(setting, (path / setting).absolute(), args)
-    groups, facts, thrown = [], {}, 0
+    asked, file = work(setting, (path / setting).absolute(), args), path / f'{setting}.json'
+    here = {'setting': setting, 'work': asked, 'machine': contest.machine()}
+    before = json.loads(file.read_text()) if file.exists() else here
+    if any(before[key] != each for key, each in here.items()):
+      parser.error(f'{file} was measured on other work or another machine: name another --workdir')
+    groups, facts, thrown = before.get('rounds', []), before.get('facts', {}), before.get('thrown', 0)
     for names in [args.contenders] if args.contenders else DEFAULT[SETTINGS[setting][0]]:
       workers = [worker(name, asked) for name in names]
-      said, again = contest.rounds(workers, args.repeats, label=setting, ahead=AHEAD)
-      groups, thrown = [*groups, said], thrown + again
+      said, again = contest.rounds(workers, args.repeats, label=setting)
+      groups = [*(g for g in groups if set(g) != set(said)), said]
+      thrown += again
       facts |= {w.name: w.facts for w in workers}
       for each in workers:
         each.close()
       print(tables.text_table(rows([said])), flush=True)
-    rundir.write_text(path / f'{setting}.json', json.dumps({
-      'setting': setting, 'work': asked, 'machine': contest.machine(), 'thrown': thrown,
-      'facts': facts, 'rounds': groups,
-      'profile': profile(asked | CONTENDERS['ours f32'][1])}) + '\n')
+      rundir.write_text(file, json.dumps(here | {
+        'thrown': thrown, 'facts': facts, 'rounds': groups}) + '\n')
   report(path)
 
 
@@ -144,10 +136,10 @@ def report(path):
       if 'split' in results[0]:
         parts = {k: np.median([r['split'][k] for r in results]) for k in results[0]['split']}
         text += f'{name}: ' + ', '.join(f'{k} {v:.2f} s' for k, v in parts.items()) + '\n'
-    text += 'alone: ' + ', '.join(f'{k} {v:.2f} s' for k, v in result['profile'].items()) + '\n\n'
+    text += '\n'
   rundir.write_text(path / 'table.txt', text)
   rundir.write_summary(path, {s: {'rows': rows(r['rounds'])} | {k: r[k] for k in (
-    'machine', 'thrown', 'facts', 'profile')} for s, r in found.items()})
+    'machine', 'thrown', 'facts')} for s, r in found.items()})
   figure = matplotlib.figure.Figure(figsize=(4 * max(len(found), 1), 3), layout='constrained')
   for axes, (setting, result) in zip(figure.subplots(1, max(len(found), 1), squeeze=False)[0],
                                      found.items(), strict=True):
@@ -162,4 +154,4 @@ def report(path):
 
 
 if __name__ == '__main__':
-  main()
+  contest.command(main)

@@ -30,7 +30,7 @@ def make(folder, mean, tiny=False):
   folder = pathlib.Path(folder)
   shutil.rmtree(folder, ignore_errors=True)
   small = {'layers': 2, 'width': 48, 'heads': 2, 'vocab_size': 64} if tiny else {}
-  config = sizes.config(**contest.LLAMA | small)
+  config = sizes.config(**contest.LLAMA | small, rope_base=1e6)        # Tunix 0.1.7 knows no other
   model = transformer.decoder(config)
   params = jax.tree.map(np.array, spec.init(model.spec, jax.random.key(0)))
   params['embed'][:, 0] = 1.0

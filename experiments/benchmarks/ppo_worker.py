@@ -98,37 +98,6 @@ def measured(state, source, update, frozen, watch):
            'loss': metrics['loss'], 'logp_gap': metrics['logp_gap']}
 
 
-def profile(settings):
-  """{part: seconds} of the parts that are one program in an iteration, each alone, the best of 3."""
-  policy, judge = read(settings, meshes.make(data=-1))
-  prompt_BP = np.load(settings['prompts'])[:settings['batch_size']]
-  width, room = prompt_BP.shape[1], settings['answer_width']
-  valid_BP, key = np.ones(prompt_BP.shape, np.float32), jax.random.key(0)
-  generate = jax.jit(functools.partial(decode.generate, policy.model, max_new_tokens=room,
-                                       eos_id=ppo_models.END, pad_id=ppo_models.PAD))
-  sample = generate(policy.params, prompt_BP, valid_BP, key)
-  text = sample.tokens_BT, np.concatenate([valid_BP, sample.mask_BT[:, width:]], axis=1)
-  parts = {
-    'prefill': (lambda p: decode.read_prompts(policy.model, p, prompt_BP, valid_BP), policy.params),
-    'prefill and decode': (lambda p: generate(p, prompt_BP, valid_BP, key), policy.params),
-    'log-probs of one network': (
-      lambda p: logp.token_logp(policy.model, p, *text, start=width), policy.params),
-    'values or score': (lambda p: heads.last(judge.model, p, *text), judge.params)}
-  seconds = {}
-  for name, (run, params) in parts.items():
-    run, took = jax.jit(run), []
-    for _ in range(4):                                                   # the first one compiles
-      began = time.perf_counter()
-      jax.block_until_ready(run(params))
-      took.append(time.perf_counter() - began)
-    seconds[name] = min(took[1:])
-  return seconds
-
-
 if __name__ == '__main__':
-  asked = json.loads(sys.argv[1])
-  if asked.get('profile'):
-    print(json.dumps(profile(asked)))
-  else:
-    run = iterations(asked)
-    serve(lambda: next(run), jax=jax.__version__)
+  run = iterations(json.loads(sys.argv[1]))
+  serve(lambda: next(run), jax=jax.__version__)

@@ -33,6 +33,7 @@ PAD, HH_PAIRS, HH_WIDTH = 0, 16, 768
 FULL_BATCHES = 2 if ON_CPU else 8                       # a piece of work
 TYPES = {'f32': 'float32', 'bf16': 'bfloat16'}
 TORCH = {'TRL': 'trl', 'torch eager': 'eager', 'torch compiled': 'compiled'}
+ASKED = {f'{who} {short}': kind for who, kind in ({'ours': ''} | TORCH).items() for short in TYPES}
 
 
 def main():
@@ -46,27 +47,33 @@ def main():
   parser.add_argument('--apart', action=argparse.BooleanOptionalAction, default=not ON_CPU,
                       help='one contender after another instead of in turn')
   parser.add_argument('--repeats', type=int, default=5)
-  parser.add_argument('--parts', default='full,pairs')
+  parser.add_argument('--parts', nargs='+', default=('full', 'pairs'), choices=('full', 'pairs'))
   parser.add_argument('--contenders', default='', help='parts of their names, comma separated')
   parser.add_argument('--batches', type=int, default=4, help='of published pairs, a piece of work')
   parser.add_argument('--steps', type=int, default=0, help='one run of so many batches instead')
   args = parser.parse_args()
+  if not named(args):
+    parser.error(f'--contenders={args.contenders} names none of {", ".join(ASKED)}')
   args.workdir.mkdir(parents=True, exist_ok=True)
   config = sizes.config(**contest.SIZES[args.size])
   settings = {'folder': str(folder(args.workdir / f'start_{args.size}', config)), 'pad_id': PAD,
               'learning_rate': 3e-4, 'b2': 0.95, 'remat': args.remat}
-  results = {}
-  for part in args.parts.split(','):
+  for part in args.parts:
     if part == 'pairs' and sources.data_dir(args.data) is None:
       print('published pairs: pass --data=DIR or set RLHF_DATA_DIR to a folder that holds hh-rlhf/')
       continue
     made = args.workdir / f'{part}_{args.steps}.json'
     plan = full(config, args) if part == 'full' else published(config, args, args.steps or args.batches)
     made.write_text(json.dumps(plan))
-    results[part] = contend(part, config, settings | {'batches': str(made.resolve())}, args)
-  name = f'{args.parts}_{args.steps}'.replace(',', '_')
-  (args.workdir / f'results_{name}.json').write_text(json.dumps(
-    {'machine': contest.machine(), 'command': sys.argv[1:], **results}, indent=2))
+    result = contend(part, config, settings | {'batches': str(made.resolve())}, args)
+    of = args.contenders.replace(' ', '-').replace(',', '_') or 'all'
+    (args.workdir / f'results_{part}_{args.steps}_{of}.json').write_text(json.dumps(
+      {'machine': contest.machine(), 'command': sys.argv[1:], part: result}, indent=2))
+
+
+def named(args):
+  """The contenders that are asked for."""
+  return [name for name in ASKED if any(w in name for w in args.contenders.split(','))]
 
 
 def folder(path, config):
@@ -96,6 +103,9 @@ def published(config, args, batches):
     train = world.comparisons(ids, None)[0]['train']
     path.write_text(json.dumps([train.prompt, train.chosen, train.rejected]))
   pairs = list(zip(*json.loads(path.read_text()), strict=True))
+  if batches * HH_PAIRS > len(pairs):
+    raise ValueError(f'{batches} batches of {HH_PAIRS} pairs and there are {len(pairs)}: ask for '
+                     f'{len(pairs) // HH_PAIRS} or fewer')
   order = np.random.default_rng(1).permutation(len(pairs))[:batches * HH_PAIRS]
   return [[pairs[i] for i in batch] for batch in order.reshape(batches, HH_PAIRS)]
 
@@ -109,16 +119,14 @@ def contend(part, config, settings, args):
       return contest.peer(name, 'trl', 'preference.py', given)
     return contest.ours(name, 'preference_worker', given | {
       'packed': packed, 'width': HH_WIDTH if packed else args.length})
-  asked = {f'{who} {short}': kind for who, kind in ({'ours': ''} | TORCH).items() for short in TYPES}
-  wanted = args.contenders.split(',') if args.contenders else ['']
-  names = [name for name in asked if any(w in name for w in wanted)]
+  names = named(args)
   facts, said, thrown = {}, {}, 0
   # Those of a type take turns: the memory that all of both types keep is more than 24 GiB.
   by_type = [[name for name in names if name.endswith(short)] for short in TYPES]
   for group in [[name] for name in names] if args.apart else filter(None, by_type):
-    workers = [start(name, asked[name]) for name in group]
+    workers = [start(name, ASKED[name]) for name in group]
     runs, again = ({w.name: [w.run()] for w in workers}, 0) if args.steps else contest.rounds(
-      workers, args.repeats, label=part, ahead=1)
+      workers, args.repeats, label=part)
     facts |= {w.name: w.facts for w in workers}
     said, thrown = said | runs, thrown + again
     for w in workers:
@@ -158,4 +166,4 @@ def least_seconds(config, args, dtype, last):
 
 
 if __name__ == '__main__':
-  main()
+  contest.command(main)

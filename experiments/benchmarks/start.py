@@ -43,7 +43,8 @@ def once(main, inputs, workdir, cache):
     time.sleep(0.05)
     done, status, used = os.wait4(process.pid, os.WNOHANG)
   if status:
-    raise RuntimeError(f'{main} ended with status {status}: run it by hand')
+    sys.exit(f'{main} ended with exit code {os.waitstatus_to_exitcode(status)}: '
+             + ' '.join(process.args[1:]) + ' says why')
   return first, time.monotonic() - began, used.ru_maxrss / 1024
 
 
@@ -55,6 +56,8 @@ def main():
   parser.add_argument('--repeats', type=int, default=3)
   args = parser.parse_args()
   path, inputs = (pathlib.Path(p).absolute() for p in (args.workdir, args.inputs))
+  if not rundir.is_done(inputs):
+    parser.error(f'--inputs={args.inputs} is no finished quickstart: make quickstart first')
   path.mkdir(parents=True, exist_ok=True)
   rows = []
   for name in args.mains:
@@ -79,4 +82,4 @@ def spread(values):
 
 
 if __name__ == '__main__':
-  main()
+  contest.command(main)

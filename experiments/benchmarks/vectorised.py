@@ -98,7 +98,7 @@ def main():
            for name in (TOGETHER, IN_A_ROW)}
   workers = [contest.ours(name, 'vectorised', asked) for name, asked in works.items()]
   first = [w.run() for w in workers]
-  said, thrown = contest.rounds(workers, args.repeats, warm=1, label='warm')
+  said, thrown = contest.rounds(workers, args.repeats, label='warm')
   for each in workers:
     each.close()
   loss, norm = (float(np.abs(np.subtract(*(r[key] for r in first))).max()) for key in ('loss', 'norm'))
@@ -130,4 +130,4 @@ if __name__ == '__main__':
     else:
       contest.serve(worker(asked), jax=jax.__version__)
   else:
-    main()
+    contest.command(main)

@@ -71,7 +71,8 @@ def work():
   for i in range(0, len(texts), settings['batch']):
     calls += 1
     made = sampler(texts[i:i + settings['batch']], new, width, eos_tokens=ends, seed=calls, **options)
-    tokens += sum(len(answer) for answer in made.tokens)
+    # The end token is cut off, and produced all the same.
+    tokens += sum(min(len(answer) + 1, new) for answer in made.tokens)
   return {'seconds': time.perf_counter() - start, 'tokens': tokens}
 
 
