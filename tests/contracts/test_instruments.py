@@ -1,9 +1,11 @@
 """The instruments of a preference model and the batch job, on a trained model of smoke size."""
+import functools
 import gzip
 import json
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -154,8 +156,8 @@ def test_policies_rank_other_peoples_answers(pipeline, evaluated, tmp_path):
     prompt = batches.pad(made.prompt, 64, 'left', policy.tokenizer.pad_id)
     for side, key in (('chosen', 'good'), ('rejected', 'bad')):
       answer = batches.pad(getattr(made, side), 32, 'right', policy.tokenizer.pad_id)
-      mean_B = ranker.mean_logp(policy.model, policy.params, *(
-        np.concatenate(x, axis=1) for x in zip(prompt, answer, strict=True)), 64)
+      mean_B = jax.jit(functools.partial(ranker.mean_logp, policy.model, start=64))(
+        policy.params, *(np.concatenate(x, axis=1) for x in zip(prompt, answer, strict=True)))
       assert numbers[key] == pytest.approx(float(np.mean(mean_B)), abs=1e-4)
     assert numbers['margin'] == pytest.approx(numbers['good'] - numbers['bad'], abs=1e-6)
   assert first['more'] == 0
