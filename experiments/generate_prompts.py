@@ -29,8 +29,7 @@ def run(config, workdir):
   if config.count < 1 or config.shots < 0:
     raise ValueError(f'config.count={config.count}, config.shots={config.shots}: ask for at least one '
                      'prompt and no negative number of shots')
-  if config.temperature <= 0:
-    raise ValueError(f'config.temperature={config.temperature} divides the logits: use one above 0')
+  build.check_temperature('temperature', config.temperature)
   mesh = build.mesh(config, config.batch_size)
   model, world = build.policy(config.language_model, mesh), worlds.make(config.data)
   human = {split: queries(world, model.tokenizer, split, count) for split, count in (

@@ -50,13 +50,13 @@ def run_group(configs, workdirs):
   initial, reference = build.kept(initial, config.frozen_dtype)
   ((judge, score),) = build.judges([config.preference_model], initial, mesh).values()
   judge, scorer = build.kept(judge, config.frozen_dtype)
-  tests = {name: (*build.kept(role, config.frozen_dtype), test) for name, (role, test) in
+  tests = {name: (build.kept(role, config.frozen_dtype)[1], test) for name, (role, test) in
            build.judges(config.test_models, initial, mesh).items()}
   world, tokenizer, model = worlds.make(config.data), initial.tokenizer, initial.model
   width, answer_width = world.prompt_width, p.answer_width or world.answer_width
   prompts_of, held = rl.prompts(configs, world, tokenizer)
   rl.check_room(width, answer_width, build.size(config, tokenizer.vocab_size).context)
-  for params, each in ((judge.params, score), *((params, test) for _, params, test in tests.values())):
+  for params, each in ((judge.params, score), *tests.values()):
     rl.check_score(each, params, p.batch_size, width + answer_width)
   networks = rl.networks(config, initial, judge, width, packing.blocks)
   if not open_runs(configs, workdirs, tokenizer):
@@ -84,13 +84,13 @@ def run_group(configs, workdirs):
   update = rl.update(config, model, networks, optimizer, tokenizer.end_id, packing)
   rows = evals.make(model, generate=functools.partial(generate, temperature=1.0), score=score,
                     truths=worlds.truths(world, tokenizer), prompt_width=width,
-                    tests={name: test for name, (_, _, test) in tests.items()},
+                    tests={name: test for name, (_, test) in tests.items()},
                     harmful_B=worlds.is_harmful(world, held))
   noise = key_for(jax.random.key(config.data.seed), 'evaluation')      # the same along every run
   frozen = {'reference': reference, 'score': scorer, 'held': jax.tree.map(
     jnp.asarray, {'prompt': held.tokens_NP, 'valid': held.valid_NP, 'extra': held.extra,
                   'ranked': comparisons.ranked(config.eval_comparisons, initial, world, mesh)}),
-            'tests': {name: params for name, (_, params, _) in tests.items()}}
+            'tests': {name: params for name, (params, _) in tests.items()}}
   state = train(
     configs, workdirs, *build.initial_state(
       configs, mesh, networks.specs, networks.init, optimizer, rl.memory),

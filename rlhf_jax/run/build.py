@@ -292,6 +292,12 @@ def sampler(role, answer_width, mesh, **options):
     pad_id=role.tokenizer.pad_id, blocks=meshes.batch_shards(mesh), **options)
 
 
+def check_temperature(key, value):
+  """Refuses a temperature that nothing can be sampled at; key: where the config has it."""
+  if value <= 0:
+    raise ValueError(f'config.{key}={value} divides the logits: use one above 0')
+
+
 def check_same_model(config, workdir):
   """Refuses to continue from a run of another model: the network is the one that was saved. workdir:
   also DIR@STEP, as of `policy`."""

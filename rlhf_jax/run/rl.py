@@ -13,6 +13,7 @@ from rlhf_jax.algorithms import ppo
 from rlhf_jax.core import mesh as meshes
 from rlhf_jax.core import step
 from rlhf_jax.core.random import key_for
+from rlhf_jax.evals.policy import KINDS
 from rlhf_jax.models import actor_critic, heads, logp, packed
 from rlhf_jax.rollout.episodes import episodes, sampled
 from rlhf_jax.run import build, worlds
@@ -53,11 +54,11 @@ def check_settings(config):
   if p.generated and p.helpful_share is not None:
     raise ValueError(f'config.ppo.generated={p.generated} adds prompts of unknown kind to a share of '
                      f'config.ppo.helpful_share={p.helpful_share}: set one of them')
-  if named := {'helpful', 'harmful'} & {pathlib.Path(name).name for name in config.test_models}:
-    raise ValueError(f'config.test_models names a folder {min(named)}, and score_{min(named)} is the '
-                     'score of prompts of that kind: rename the folder')
-  if p.temperature <= 0:
-    raise ValueError(f'config.ppo.temperature={p.temperature} divides the logits: use one above 0')
+  for name in (pathlib.Path(workdir).name for workdir in config.test_models):
+    if f'score_{name}' in KINDS['score']:
+      raise ValueError(f'config.test_models names a folder {name}, and score_{name} is the score of '
+                       'prompts of that kind: rename the folder')
+  build.check_temperature('ppo.temperature', p.temperature)
   if p.samples < p.batch_size:
     raise ValueError(f'config.ppo.samples={p.samples} is less than one batch: use at least '
                      f'config.ppo.batch_size={p.batch_size}')
